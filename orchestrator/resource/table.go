@@ -1,0 +1,37 @@
+package resource
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Kinds returns every built-in kind. The values are shared and immutable.
+func Kinds() []*Kind { return table().kinds }
+
+// Lookup finds a built-in kind by its resource, or returns nil.
+func Lookup(gvr schema.GroupVersionResource) *Kind { return table().byResource[gvr] }
+
+// LookupKind finds a built-in kind by its name, or returns nil.
+func LookupKind(gvk schema.GroupVersionKind) *Kind { return table().byKind[gvk] }
+
+type kindTable struct {
+	kinds      []*Kind
+	byResource map[schema.GroupVersionResource]*Kind
+	byKind     map[schema.GroupVersionKind]*Kind
+}
+
+var table = sync.OnceValue(func() kindTable {
+	t := kindTable{
+		kinds: []*Kind{
+			configMapKind(),
+		},
+		byResource: map[schema.GroupVersionResource]*Kind{},
+		byKind:     map[schema.GroupVersionKind]*Kind{},
+	}
+	for _, k := range t.kinds {
+		t.byResource[k.GroupVersionResource()] = k
+		t.byKind[k.GroupVersionKind] = k
+	}
+	return t
+})
