@@ -67,6 +67,7 @@ func New(now func() time.Time) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Client{
 		now: now, ctx: ctx, cancel: cancel,
+		version:   1, // "0" asks a watch for what there is
 		tables:    map[schema.GroupResource]*table{},
 		informers: map[informerKey]*client.MemoryView{},
 	}

@@ -22,11 +22,15 @@ func TestPodLife(t *testing.T) {
 	defer c.Close()
 	pods := client.For(c, client.Pods)
 	events := make(chan string, 16)
-	pods.Informer(client.ListOptions{FieldSelector: "spec.nodeName=n1"}).Subscribe(func(e client.Event) {
+	view := pods.Informer(client.ListOptions{FieldSelector: "spec.nodeName=n1"})
+	view.Subscribe(func(e client.Event) {
 		if e.Type != client.Synced {
 			events <- fmt.Sprintf("%d %s", e.Type, e.Object.GetName())
 		}
 	})
+	if err := client.WaitSynced(ctx, view); err != nil {
+		t.Fatal(err)
+	}
 
 	pod, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", GenerateName: "web-"}})
 	if err != nil {
