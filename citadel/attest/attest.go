@@ -101,7 +101,6 @@ func holds(p *corev1.Pod) bool {
 	return p.Spec.NodeName != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 }
 
-
 // IdentityOf is the identity of a pod.
 func IdentityOf(p *corev1.Pod) ca.Identity {
 	sa := p.Spec.ServiceAccountName

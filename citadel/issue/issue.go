@@ -56,8 +56,8 @@ func New(cfg Config) (*Issuer, error) {
 	if cfg.TTL == 0 {
 		cfg.TTL = 24 * time.Hour
 	}
-	if cfg.TTL < 10*time.Second {
-		return nil, fmt.Errorf("issuer: SVID lifetime %s is too short: want at least 10s", cfg.TTL)
+	if cfg.TTL < 3*time.Second {
+		return nil, fmt.Errorf("issuer: SVID lifetime %s is too short: want at least 3s", cfg.TTL)
 	}
 	if cfg.JWTTTL == 0 {
 		cfg.JWTTTL = 5 * time.Minute
