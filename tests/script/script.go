@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/tools/txtar"
 )
@@ -60,6 +61,35 @@ func Run(t *testing.T, glob string, setup func(t *testing.T) map[string]Command)
 		name := strings.TrimSuffix(filepath.Base(path), ".txtar")
 		t.Run(name, func(t *testing.T) { run(t, path, setup(t)) })
 	}
+}
+
+// RunInBubble is Run with each script, its commands and what they start in a
+// testing/synctest bubble of its own: time passes only when a command sleeps.
+func RunInBubble(t *testing.T, glob string, setup func(t *testing.T) map[string]Command) {
+	t.Helper()
+	paths, err := filepath.Glob(glob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(paths) == 0 {
+		t.Fatalf("no script matches %s", glob)
+	}
+	for _, path := range paths {
+		name := strings.TrimSuffix(filepath.Base(path), ".txtar")
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { run(t, path, setup(t)) })
+		})
+	}
+}
+
+// From makes Commands of functions that do not know this package: file reads a
+// file of the archive.
+func From(plain map[string]func(file func(string) ([]byte, error), args []string) (string, error)) map[string]Command {
+	out := make(map[string]Command, len(plain))
+	for name, f := range plain {
+		out[name] = func(s *State, args []string) (string, error) { return f(s.File, args) }
+	}
+	return out
 }
 
 func run(t *testing.T, path string, commands map[string]Command) {
