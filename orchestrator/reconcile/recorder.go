@@ -40,6 +40,7 @@ type Recorder struct {
 	cfg    RecorderConfig
 	events client.Typed[*eventsv1.Event]
 	in     chan occurrence
+	named  int64 // nanoseconds in the last event's name; owned by Run
 }
 
 type occurrence struct {
@@ -175,8 +176,9 @@ func (r *Recorder) event(o occurrence) *eventsv1.Event {
 	if ns == "" {
 		ns = metav1.NamespaceDefault
 	}
+	r.named = max(r.named+1, o.at.UnixNano()) // two events of one instant are two
 	return &eventsv1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s.%x", o.regarding.Name, o.at.UnixNano())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s.%x", o.regarding.Name, r.named)},
 		EventTime:  metav1.NewMicroTime(o.at),
 		Regarding:  o.regarding, Related: o.related,
 		Type: o.kind, Reason: o.reason, Action: o.action, Note: o.note,

@@ -36,26 +36,44 @@ type Writes struct {
 
 type write struct {
 	obj     client.Object // nil: deleted
-	version uint64
+	version uint64        // that the informer has to show first
 	at      time.Time
 }
 
-// NewWrites returns an empty memory. Follow must be running for it to forget.
+// NewWrites returns an empty memory.
 func NewWrites() *Writes {
 	return &Writes{byOwner: map[types.NamespacedName]map[types.UID]write{}}
 }
 
-// Follow notes what an informer shows until cancel is called.
-func (w *Writes) Follow(informer client.Informer) (cancel func()) {
-	return informer.Subscribe(func(ev client.Event) {
-		if ev.Type == client.Synced {
-			return
-		}
+// Keys wraps a mapping of events to keys so that w notes what the informer shows
+// before any key is due because of it. One informer for one Writes.
+func (w *Writes) Keys(keys func(client.Event) []types.NamespacedName) func(client.Event) []types.NamespacedName {
+	return func(ev client.Event) []types.NamespacedName {
 		v := version(ev.Object)
 		w.mu.Lock()
 		w.seen = max(w.seen, v)
 		w.mu.Unlock()
-	})
+		return keys(ev)
+	}
+}
+
+// Settle returns when to look again in case the informer never shows what was
+// written for an owner; 0 if nothing is pending.
+func (w *Writes) Settle(owner types.NamespacedName) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.byOwner[owner]) == 0 {
+		return 0
+	}
+	return forgetWrites + time.Second
+}
+
+// Sooner returns the shorter of two delays, of which 0 means never.
+func Sooner(a, b time.Duration) time.Duration {
+	if a <= 0 || (b > 0 && b < a) {
+		return b
+	}
+	return a
 }
 
 // Wrote remembers what a create, update or patch on an owner's behalf returned.
@@ -64,8 +82,8 @@ func (w *Writes) Wrote(owner types.NamespacedName, obj client.Object) {
 }
 
 // Deleted remembers that an owner's object was asked to go.
-func (w *Writes) Deleted(owner types.NamespacedName, obj client.Object) {
-	w.put(owner, obj.GetUID(), write{at: time.Now()})
+func (w *Writes) Deleted(owner types.NamespacedName, uid types.UID) {
+	w.put(owner, uid, write{at: time.Now()})
 }
 
 func (w *Writes) put(owner types.NamespacedName, uid types.UID, x write) {
@@ -73,6 +91,9 @@ func (w *Writes) put(owner types.NamespacedName, uid types.UID, x write) {
 	defer w.mu.Unlock()
 	if w.byOwner[owner] == nil {
 		w.byOwner[owner] = map[types.UID]write{}
+	}
+	if x.obj == nil { // it may still have to appear before it can be seen to go
+		x.version = w.byOwner[owner][uid].version
 	}
 	w.byOwner[owner][uid] = x
 }
@@ -104,8 +125,10 @@ func Over[T client.Object](w *Writes, owner types.NamespacedName, list []T) []T 
 		if shown[uid] {
 			continue
 		}
-		if x.obj == nil || w.seen >= x.version || time.Since(x.at) > forgetWrites {
+		if w.seen >= x.version || time.Since(x.at) > forgetWrites {
 			delete(pending, uid)
+		} else if x.obj == nil {
+			continue
 		} else if o, ok := x.obj.(T); ok {
 			out = append(out, o)
 		}
