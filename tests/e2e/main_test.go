@@ -100,7 +100,7 @@ func start() error {
 var deployments = []string{"frontend", "pictures-v1", "pictures-v2.0-alpha", "metadata"}
 
 func up() error {
-	out, err := xebec("up", "--background")
+	out, err := xebec("up", "--background", "--envoy", filepath.Join(*bin, "envoy"))
 	if err != nil {
 		return fmt.Errorf("xebec up: %w\n%s", err, out)
 	}

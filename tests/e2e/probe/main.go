@@ -2,8 +2,9 @@
 // or sends a request and prints what came back.
 //
 //	probe wait                 until it is told to stop
-//	probe serve PORT           answers every request with its headers
+//	probe serve PORT           answers every request with its headers, /bytes?n=N with N bytes
 //	probe get URL [TIMEOUT]    one GET; prints status and body, exits 1 without an answer
+//	probe load URL N           N GETs on one connection; prints latencies as JSON, in µs
 //	probe lookup NAME          the addresses of a name
 //	probe exit CODE            exits
 package main
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -38,11 +40,13 @@ func run(args []string) error {
 		<-stop
 		return nil
 	case args[0] == "serve" && len(args) == 2:
-		return http.ListenAndServe(":"+args[1], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_ = r.Header.Write(w)
-		}))
+		http.HandleFunc("/bytes", bytes)
+		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _ = r.Header.Write(w) })
+		return http.ListenAndServe(":"+args[1], nil)
 	case args[0] == "get" && len(args) >= 2:
 		return get(args[1:])
+	case args[0] == "load" && len(args) == 3:
+		return load(args[1], args[2])
 	case args[0] == "lookup" && len(args) == 2:
 		addrs, err := net.LookupHost(args[1])
 		for _, a := range addrs {
@@ -56,7 +60,7 @@ func run(args []string) error {
 		}
 		os.Exit(code)
 	}
-	return fmt.Errorf("usage: probe wait | serve PORT | get URL [TIMEOUT] | lookup NAME | exit CODE")
+	return fmt.Errorf("usage: probe wait | serve PORT | get URL [TIMEOUT] | load URL N | lookup NAME | exit CODE")
 }
 
 func get(args []string) error {
@@ -75,5 +79,47 @@ func get(args []string) error {
 	defer answer.Body.Close()
 	fmt.Println(answer.Status)
 	_, err = io.Copy(os.Stdout, io.LimitReader(answer.Body, 1<<20))
+	return err
+}
+
+func bytes(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.URL.Query().Get("n"))
+	if err != nil || n < 0 {
+		http.Error(w, "n: want a number of bytes", http.StatusBadRequest)
+		return
+	}
+	block := make([]byte, 256<<10)
+	for n > 0 {
+		m, err := w.Write(block[:min(n, len(block))])
+		if err != nil {
+			return
+		}
+		n -= m
+	}
+}
+
+func load(url, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 1 {
+		return fmt.Errorf("load: %q: want a number of requests", count)
+	}
+	times := make([]time.Duration, n)
+	begun := time.Now()
+	for i := range times {
+		at := time.Now()
+		answer, err := http.Get(url)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("GET %s: %s %v", url, answer.Status, err)
+		}
+		times[i] = time.Since(at)
+	}
+	rate := float64(n) / time.Since(begun).Seconds()
+	slices.Sort(times)
+	_, err = fmt.Printf("{\"p50\": %d, \"p99\": %d, \"rate\": %.0f}\n", times[n/2].Microseconds(), times[n*99/100].Microseconds(), rate)
 	return err
 }
