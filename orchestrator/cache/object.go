@@ -101,16 +101,16 @@ func (o *Object) envelope() *envelope {
 // As is the same version as another kind shows it; both kinds must be stored
 // as one.
 func (o *Object) As(kind *resource.Kind) (*Object, error) {
-	if kind == o.Kind {
+	if sameKind(kind, o.Kind) {
 		return o, nil
 	}
-	if kind.Stored() != o.Kind.Stored() {
+	if kind.Stored().GroupResource() != o.Kind.Stored().GroupResource() {
 		return nil, fmt.Errorf("show %s %s as %s: they are not stored together", o.Kind.Resource, o.Key, kind.GroupVersionKind)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, f := range o.faces {
-		if f.Kind == kind {
+		if sameKind(kind, f.Kind) {
 			return f, nil
 		}
 	}
@@ -148,4 +148,10 @@ func (o *Object) dropEncodings() {
 	}
 	o.json.Store(nil)
 	o.proto.Store(nil)
+}
+
+// sameKind is true for two generations of one kind too: a custom resource's
+// definition may have been replaced.
+func sameKind(a, b *resource.Kind) bool {
+	return a == b || a.GroupVersionKind == b.GroupVersionKind && a.Resource == b.Resource
 }
