@@ -53,6 +53,11 @@ type Kind struct {
 	// no storage of its own, and its strategy is View.Of's.
 	View *View
 
+	// ValidateName is the rule for names; with prefix, for a generateName. Nil: a
+	// DNS subdomain. CheckCreate and CheckUpdate validate all of the metadata, so
+	// that the functions below need not.
+	ValidateName func(name string, prefix bool) []string
+
 	// Default fills in what was left out.
 	Default func(obj Object)
 
@@ -106,6 +111,10 @@ type Kind struct {
 	// Columns and Row make the table that kubectl get prints. Nil: NAME and AGE.
 	Columns []metav1.TableColumnDefinition
 	Row     func(obj Object, now time.Time) []any
+
+	// Prune drops what the kind's schema does not know from what a client sent, and
+	// returns the paths of what it dropped. Nil for built-in kinds: decoding does it.
+	Prune func(obj Object) []string
 
 	// Custom marks kinds that a CustomResourceDefinition brought; their objects
 	// are *unstructured.Unstructured and are stored as JSON.
