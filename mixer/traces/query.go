@@ -114,6 +114,9 @@ func (p part) summary() Summary {
 // whole adds to a part what segments near it in time know of the same trace.
 func (s *Store) whole(p part, segments []*segment, own int) (part, error) {
 	for i, seg := range segments {
+		if err := seg.recover(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return p, err
+		}
 		start, end := seg.bounds()
 		near := start <= p.End+uint64(maxTrace) && p.Start <= end+uint64(maxTrace)
 		if i == own || !near {
@@ -260,7 +263,10 @@ func (s *Store) Services(ctx context.Context, since time.Time) ([]string, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if _, end := seg.bounds(); end != 0 && end < uint64(since.UnixNano()) {
+		if err := seg.recover(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		if _, end := seg.bounds(); !since.IsZero() && end < uint64(since.UnixNano()) {
 			continue
 		}
 		err := seg.each(func(p part) bool {

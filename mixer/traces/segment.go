@@ -144,6 +144,12 @@ func checksum(length, payload []byte) uint32 {
 
 // recover scans a segment that has no index file.
 func (s *segment) recover() error {
+	s.mu.RLock()
+	scan := s.scan
+	s.mu.RUnlock()
+	if !scan {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.scan {
@@ -294,7 +300,8 @@ func (s *segment) lookup(id wire.TraceID) ([]uint32, error) {
 	return offsets, nil
 }
 
-// read calls each with the frames at offsets.
+// read calls each with the frames at offsets. A frame that a power failure has
+// damaged is passed over.
 func (s *segment) read(offsets []uint32, each func(payload []byte) error) error {
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -303,6 +310,9 @@ func (s *segment) read(offsets []uint32, each func(payload []byte) error) error 
 	defer f.Close()
 	for _, o := range offsets {
 		payload, err := readFrame(f, int64(o), nil)
+		if errors.Is(err, errDamaged) || errors.Is(err, io.EOF) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("read %s at %d: %w", s.path, o, err)
 		}
