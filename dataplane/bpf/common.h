@@ -13,6 +13,15 @@
 
 #define INLINE static __always_inline
 
+/* Reads a 32-bit context field where the compiler would otherwise merge branches
+ * and compute the field's address, which the verifier forbids. */
+#define CTX_U32(ctx, field) ({                                              \
+	__u64 _v;                                                           \
+	asm volatile("%0 = *(u32 *)(%1 + %2)"                               \
+		     : "=r"(_v)                                             \
+		     : "r"(ctx), "i"(__builtin_offsetof(typeof(*(ctx)), field))); \
+	(__u32)_v; })
+
 /* An IPv4 address is in its mapped form, ::ffff:a.b.c.d. */
 struct addr {
 	__be32 w[4];

@@ -150,9 +150,18 @@ func pinned(path string) bool {
 	return err == nil
 }
 
-// Unpin removes a pin directory with everything in it. The kernel frees what
-// nobody else holds: programs are detached, maps forgotten.
+// Unpin removes a pin directory with everything in it. Links are detached before
+// it returns; the kernel frees the rest when nobody else holds it.
 func Unpin(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return unpinLink(path)
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin %s: %w", dir, err)
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("unpin %s: %w", dir, err)
 	}

@@ -80,6 +80,19 @@ func updatePinned(pin string, prog *ebpf.Program, matches func(*link.Info) bool)
 	return false, nil
 }
 
+// UpdateLink gives the link pinned at pin a new program.
+func UpdateLink(pin string, prog *ebpf.Program) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return fmt.Errorf("adopt link %s: %w", pin, err)
+	}
+	defer l.Close()
+	if err := l.Update(prog); err != nil {
+		return fmt.Errorf("update link %s: %w", pin, err)
+	}
+	return nil
+}
+
 // LinkAlive says whether the link at pin is still attached to something.
 func LinkAlive(pin string) bool {
 	l, err := link.LoadPinnedLink(pin, nil)
@@ -100,4 +113,15 @@ func LinkAlive(pin string) bool {
 		return info.TCX().Ifindex != 0
 	}
 	return true
+}
+
+// unpinLink removes a pin. While the link is open the pin's removal does not
+// free it; closing it then does, at once, where the kernel would otherwise do so
+// some time later. Pins that are no links are left alone.
+func unpinLink(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return nil
+	}
+	return errors.Join(l.Unpin(), l.Close())
 }
