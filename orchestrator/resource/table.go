@@ -24,7 +24,15 @@ type kindTable struct {
 var table = sync.OnceValue(func() kindTable {
 	t := kindTable{
 		kinds: []*Kind{
+			namespaceKind(),
+			nodeKind(),
+			podKind(),
 			configMapKind(),
+			secretKind(),
+			serviceAccountKind(),
+			deploymentKind(),
+			replicaSetKind(),
+			leaseKind(),
 		},
 		byResource: map[schema.GroupVersionResource]*Kind{},
 		byKind:     map[schema.GroupVersionKind]*Kind{},

@@ -3,6 +3,7 @@ package resource
 import (
 	"time"
 
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -23,12 +24,18 @@ func (k *Kind) BeforeCreate(obj Object) {
 	}
 }
 
-// CheckCreate returns what is wrong with a new object.
+// CheckCreate returns what is wrong with a new object, its metadata included.
+// Its name has been generated.
 func (k *Kind) CheckCreate(obj Object) field.ErrorList {
-	if k.ValidateCreate == nil {
-		return nil
+	name := k.ValidateName
+	if name == nil {
+		name = apivalidation.NameIsDNSSubdomain
 	}
-	return k.ValidateCreate(obj)
+	errs := apivalidation.ValidateObjectMetaAccessor(obj, k.Namespaced, name, field.NewPath("metadata"))
+	if k.ValidateCreate != nil {
+		errs = append(errs, k.ValidateCreate(obj)...)
+	}
+	return errs
 }
 
 // Part returns the behaviour of a subresource that is updated in place: "" is
@@ -43,19 +50,22 @@ func (k *Kind) Part(subresource string) *Subresource {
 	return k.Parts[subresource]
 }
 
-// BeforeUpdate prepares obj to replace old.
+// BeforeUpdate prepares obj to replace old. The generation is the server's to count.
 func (s *Subresource) BeforeUpdate(obj, old Object) {
+	obj.SetGeneration(old.GetGeneration())
 	if s.PrepareUpdate != nil {
 		s.PrepareUpdate(obj, old)
 	}
 }
 
-// CheckUpdate returns what is wrong with obj as a successor of old.
+// CheckUpdate returns what is wrong with obj as a successor of old, its metadata
+// included. By now obj has a resourceVersion, be it old's.
 func (s *Subresource) CheckUpdate(obj, old Object) field.ErrorList {
-	if s.ValidateUpdate == nil {
-		return nil
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, field.NewPath("metadata"))
+	if s.ValidateUpdate != nil {
+		errs = append(errs, s.ValidateUpdate(obj, old)...)
 	}
-	return s.ValidateUpdate(obj, old)
+	return errs
 }
 
 // Warn returns what the client should be told although obj is accepted.
