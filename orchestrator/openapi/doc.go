@@ -1,3 +1,0 @@
-package openapi
-
-//go:generate go run ./generate
