@@ -1,0 +1,163 @@
+package listener
+
+import (
+	"strconv"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/xebec-mesh/xebec/galley/config"
+	"github.com/xebec-mesh/xebec/pilot/envoy"
+	"github.com/xebec-mesh/xebec/pilot/envoy/cluster"
+	"github.com/xebec-mesh/xebec/pilot/model"
+)
+
+// Names of the two listeners that interception delivers to.
+const (
+	Outbound = "virtualOutbound"
+	Inbound  = "virtualInbound"
+)
+
+const (
+	anyV4 = "0.0.0.0"
+	anyV6 = "::"
+)
+
+// Wildcard is the name of the listener that takes a port at every address.
+func Wildcard(port uint32) string { return At(anyV4, port) }
+
+// At is the name of the listener that takes a port at one address.
+func At(address string, port uint32) string {
+	return address + "_" + strconv.FormatUint(uint64(port), 10)
+}
+
+// HTTPInput is all that a listener for requests to one port at any address is made from.
+type HTTPInput struct {
+	Settings   *model.Settings
+	Port       uint32
+	Restricted bool // addresses that nobody declared are refused
+}
+
+// HTTP makes listeners on which the host that a request names decides.
+var HTTP = envoy.Generator[HTTPInput]{Type: envoy.ListenerType, Make: func(in HTTPInput) (string, proto.Message, []config.Ref) {
+	port := strconv.FormatUint(uint64(in.Port), 10)
+	l := table(in.Settings, Wildcard(in.Port), []string{anyV4, anyV6}, in.Port)
+	l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+Wildcard(in.Port), port))}
+	l.DefaultFilterChain = &listenerv3.FilterChain{
+		Name:    "passthrough",
+		Filters: []*listenerv3.Filter{tcp(in.Settings, source, beyond(in.Restricted), []Share{{Cluster: beyond(in.Restricted)}})},
+	}
+	sniff(in.Settings, l)
+	return l.Name, l, nil
+}}
+
+// TCPInput is all that a listener for connections to one service's port is made from.
+type TCPInput struct {
+	Settings *model.Settings
+	Address  model.Tuple[string] // at least one
+	Port     uint32
+	To       model.Tuple[Share]
+	Table    string // undeclared protocol: the route configuration for what turns out to be HTTP; else ""
+	Origins  model.Tuple[config.Ref]
+}
+
+// TCP makes listeners whose connections go to one service.
+var TCP = envoy.Generator[TCPInput]{Type: envoy.ListenerType, Make: func(in TCPInput) (string, proto.Message, []config.Ref) {
+	addresses := in.Address.Slice()
+	l := table(in.Settings, At(addresses[0], in.Port), addresses, in.Port)
+	to := in.To.Slice()
+	rest := &listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcp(in.Settings, source, to[0].Cluster, to)}}
+	if in.Table == "" {
+		l.FilterChains = []*listenerv3.FilterChain{rest}
+	} else {
+		l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+in.Table, in.Table))}
+		l.DefaultFilterChain = rest
+		sniff(in.Settings, l)
+	}
+	return l.Name, l, in.Origins.Slice()
+}}
+
+// OutboundInput is all that virtualOutbound is made from.
+type OutboundInput struct {
+	Settings   *model.Settings
+	Restricted bool
+}
+
+// All makes virtualOutbound: it hands connections to the listener of their original
+// destination, and lets through (or refuses) those that have none.
+var All = envoy.Generator[OutboundInput]{Type: envoy.ListenerType, Make: func(in OutboundInput) (string, proto.Message, []config.Ref) {
+	l := bound(Outbound, in.Settings.OutboundPort, core.TrafficDirection_OUTBOUND)
+	l.UseOriginalDst = wrapperspb.Bool(true)
+	l.FilterChains = []*listenerv3.FilterChain{
+		refuse(in.Settings, "loop", in.Settings.OutboundPort),
+		{Name: "passthrough", Filters: []*listenerv3.Filter{
+			tcp(in.Settings, source, beyond(in.Restricted), []Share{{Cluster: beyond(in.Restricted)}}),
+		}},
+	}
+	return l.Name, l, nil
+}}
+
+func beyond(restricted bool) string {
+	if restricted {
+		return cluster.BlackHole
+	}
+	return cluster.Passthrough
+}
+
+// refuse closes connections that were addressed to a port of the sidecar itself.
+func refuse(s *model.Settings, name string, port uint32) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:             name,
+		FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port)},
+		Filters:          []*listenerv3.Filter{tcp(&model.Settings{}, source, cluster.BlackHole, []Share{{Cluster: cluster.BlackHole}})},
+	}
+}
+
+func plainHTTP(f *listenerv3.Filter) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		FilterChainMatch: &listenerv3.FilterChainMatch{
+			TransportProtocol:    "raw_buffer",
+			ApplicationProtocols: envoy.PlaintextHTTP(),
+		},
+		Filters: []*listenerv3.Filter{f},
+	}
+}
+
+// sniff looks at the first bytes, for a while.
+func sniff(s *model.Settings, l *listenerv3.Listener) {
+	l.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(), httpInspector()}
+	patience(s, l)
+}
+
+func patience(s *model.Settings, l *listenerv3.Listener) {
+	l.ListenerFiltersTimeout = durationpb.New(time.Duration(s.Sniffing) * time.Millisecond)
+	l.ContinueOnListenerFiltersTimeout = true
+}
+
+// table is a listener that is not bound: virtualOutbound hands connections to it.
+func table(s *model.Settings, name string, addresses []string, port uint32) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name:             name,
+		Address:          envoy.Address(addresses[0], port),
+		BindToPort:       wrapperspb.Bool(false),
+		TrafficDirection: core.TrafficDirection_OUTBOUND,
+	}
+	for _, a := range addresses[1:] {
+		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: envoy.Address(a, port)})
+	}
+	return l
+}
+
+func bound(name string, port uint32, d core.TrafficDirection) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name:                name,
+		Address:             envoy.Address(anyV4, port),
+		AdditionalAddresses: []*listenerv3.AdditionalAddress{{Address: envoy.Address(anyV6, port)}},
+		TrafficDirection:    d,
+	}
+}
