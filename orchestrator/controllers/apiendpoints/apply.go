@@ -1,0 +1,33 @@
+package apiendpoints
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/xebec-mesh/xebec/orchestrator/client"
+)
+
+func (c *Controller) apply(ctx context.Context, p Plan) error {
+	if p.Slice != nil {
+		if err := write(ctx, c.slices, p.Slice); err != nil {
+			return fmt.Errorf("write endpoint slice %s: %w", client.Key(p.Slice), err)
+		}
+	}
+	if p.Endpoints != nil {
+		if err := write(ctx, c.endpoints, p.Endpoints); err != nil {
+			return fmt.Errorf("write endpoints %s: %w", client.Key(p.Endpoints), err)
+		}
+	}
+	return nil
+}
+
+// write creates an object that has no version yet, and updates one that has.
+func write[T client.Object](ctx context.Context, c client.Typed[T], o T) error {
+	var err error
+	if o.GetResourceVersion() == "" {
+		_, err = c.Create(ctx, o)
+	} else {
+		_, err = c.Update(ctx, o)
+	}
+	return err
+}

@@ -1,0 +1,23 @@
+package nodeipam
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/xebec-mesh/xebec/orchestrator/client"
+	"github.com/xebec-mesh/xebec/orchestrator/controllers/controllertest"
+	"github.com/xebec-mesh/xebec/tests/script"
+)
+
+func TestScripts(t *testing.T) {
+	script.RunInBubble(t, "testdata/*.txtar", func(t *testing.T) map[string]script.Command {
+		w := controllertest.New(t, func(c client.Interface) ([]controllertest.Runner, error) {
+			controller, err := New(Config{Client: c, Ranges: []Range{
+				{Cluster: netip.MustParsePrefix("10.244.0.0/16"), Bits: 24},
+				{Cluster: netip.MustParsePrefix("fd00:10:244::/56"), Bits: 64},
+			}})
+			return []controllertest.Runner{controller}, err
+		})
+		return script.From(w.Commands())
+	})
+}
