@@ -156,6 +156,22 @@ type View struct {
 	// the two may share memory, so that results must be treated as immutable.
 	To   func(face Object) (Object, error)
 	From func(stored Object) (Object, error)
+	// FieldNames are the face's names of selectable fields and the stored kind's
+	// for them, where they differ: selection is by the stored object.
+	FieldNames map[string]string
+	// Validate, if set, looks at the face of a new object, before the stored
+	// kind's own checks.
+	Validate func(face Object) field.ErrorList
+}
+
+// StoredField is the stored kind's name for a selectable field of k.
+func (k *Kind) StoredField(name string) string {
+	if k.View != nil {
+		if stored, ok := k.View.FieldNames[name]; ok {
+			return stored
+		}
+	}
+	return name
 }
 
 // Stored is the kind under which objects of k are kept: k, or what it is a view of.

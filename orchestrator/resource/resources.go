@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	notPositive = "must be greater than or equal to 0"
+	belowZero = "must be greater than or equal to 0"
 )
 
 var containerResources = sets.New(corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage)
@@ -144,7 +144,7 @@ func validateResourceName(name corev1.ResourceName, path *field.Path, known func
 func validateQuantity(name corev1.ResourceName, q resource.Quantity, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if q.Sign() < 0 {
-		errs = append(errs, field.Invalid(path, q.String(), notPositive))
+		errs = append(errs, field.Invalid(path, q.String(), belowZero))
 	}
 	if extended(name) && q.MilliValue()%1000 != 0 {
 		errs = append(errs, field.Invalid(path, q.String(), "must be an integer"))

@@ -22,17 +22,35 @@ type kindTable struct {
 }
 
 var table = sync.OnceValue(func() kindTable {
+	event := eventKind()
 	t := kindTable{
 		kinds: []*Kind{
+			configMapKind(),
+			endpointsKind(),
+			event,
 			namespaceKind(),
 			nodeKind(),
 			podKind(),
-			configMapKind(),
+			podTemplateKind(),
 			secretKind(),
 			serviceAccountKind(),
+			serviceKind(),
+
+			controllerRevisionKind(),
 			deploymentKind(),
 			replicaSetKind(),
+
 			leaseKind(),
+			endpointSliceKind(),
+			eventViewKind(event),
+			priorityClassKind(),
+
+			roleKind(),
+			roleBindingKind(),
+			clusterRoleKind(),
+			clusterRoleBindingKind(),
+
+			crdKind(),
 		},
 		byResource: map[schema.GroupVersionResource]*Kind{},
 		byKind:     map[schema.GroupVersionKind]*Kind{},

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"strings"
 	"time"
 
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -129,3 +130,8 @@ func age(t metav1.Time, now time.Time) string {
 	}
 	return duration.HumanDuration(now.Sub(t.Time))
 }
+
+func lower(s string) string { return strings.ToLower(s) }
+
+// trimmed is text without the space around it, as a table shows it.
+func trimmed(s string) string { return strings.TrimSpace(s) }
