@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -43,6 +44,9 @@ type apiVersion struct {
 
 func (d *discovery) read(s *Server) *apiTree {
 	kinds := s.registry.Kinds()
+	slices.SortFunc(kinds, func(a, b *resource.Kind) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Version, b.Version), strings.Compare(a.Resource, b.Resource))
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tree == nil || !slices.Equal(kinds, d.kinds) {

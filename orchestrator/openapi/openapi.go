@@ -13,6 +13,7 @@ package openapi
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	_ "embed"
@@ -37,7 +38,7 @@ var definitionsGzip []byte
 
 // Config says what is described.
 type Config struct {
-	Kinds func() []*resource.Kind // what is served now; required
+	Kinds func() []*resource.Kind // what is served now, in a slice of the caller's own; required
 	// Custom gives the schema of a custom kind; ok is false where there is none.
 	Custom  func(schema.GroupVersionKind) (s Schema, ok bool)
 	Version string // of the API, as documents state it; default v1.36.0
@@ -56,6 +57,8 @@ type Server struct {
 	cfg  Config
 	mu   sync.Mutex
 	docs map[string]*document // by name: "v2", "v2.pb", "v3/apis/apps/v1"
+
+	types typeCache
 }
 
 // document is one composed answer.
@@ -106,6 +109,7 @@ func (s *Server) serveV2(w http.ResponseWriter, r *http.Request) {
 		name, contentType = "v2.pb", typePB
 	}
 	kinds := s.cfg.Kinds()
+	slices.SortFunc(kinds, order)
 	d, err := s.document(name, s.version(kinds), func() ([]byte, error) {
 		raw, err := s.composeV2(kinds)
 		if err != nil || name == "v2" {
@@ -233,9 +237,13 @@ func byVersion(kinds []*resource.Kind) map[schema.GroupVersion][]*resource.Kind 
 		out[k.GroupVersion()] = append(out[k.GroupVersion()], k)
 	}
 	for _, list := range out {
-		slices.SortFunc(list, func(a, b *resource.Kind) int { return strings.Compare(a.Resource, b.Resource) })
+		slices.SortFunc(list, order)
 	}
 	return out
+}
+
+func order(a, b *resource.Kind) int {
+	return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Version, b.Version), strings.Compare(a.Resource, b.Resource))
 }
 
 // versionPath is "api/v1" or "apis/<group>/<version>".
