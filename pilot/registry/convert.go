@@ -3,6 +3,7 @@ package registry
 import (
 	"maps"
 	"slices"
+	"strconv"
 
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -99,7 +100,7 @@ func collect(to map[string][]model.Endpoint, seen map[string]bool, slice *discov
 			if e.Zone != nil {
 				ep.Zone = *e.Zone
 			}
-			if k := model.Join(name, a); !seen[k] {
+			if k := model.Join(name, a, strconv.Itoa(int(*p.Port))); !seen[k] {
 				seen[k] = true
 				to[name] = append(to[name], ep)
 			}

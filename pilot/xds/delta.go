@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,7 @@ func (p *podServer) DeltaAggregatedResources(g discovery.AggregatedDiscoveryServ
 	for i := range st.watches {
 		st.watches[i].kind = i
 	}
+	st.watches[hosts].tables = &st.watches[tables]
 	requests := receive(g.Context(), g.Recv)
 	for {
 		select {
@@ -61,6 +63,7 @@ func (p *podServer) DeltaAggregatedResources(g discovery.AggregatedDiscoveryServ
 			if r.err != nil {
 				return r.err
 			}
+			println("REQ", r.msg.GetTypeUrl(), strings.Join(r.msg.GetResourceNamesSubscribe(), ","), "-", strings.Join(r.msg.GetResourceNamesUnsubscribe(), ","), "nonce", r.msg.GetResponseNonce())
 			st.take(r.msg)
 		case <-px.wake:
 		}
@@ -244,9 +247,13 @@ func (st *stream) push(w *watch, t *target) error {
 	if w.settled(t) {
 		return nil
 	}
+	asked := maps.Clone(w.force)
 	b := w.next(t)
-	if w.kind == clusters {
+	switch w.kind {
+	case clusters:
 		st.clustersSent(w, b, t)
+	case tables:
+		st.tablesSent(b, asked)
 	}
 	if b.empty() {
 		return nil
@@ -292,6 +299,20 @@ func (st *stream) clustersSent(w *watch, b *batch, t *target) {
 	}
 }
 
+// tablesSent sees to the virtual hosts of tables that the client did not have: Envoy
+// does not ask for them, and drops those that come before their table.
+func (st *stream) tablesSent(b *batch, asked map[string]struct{}) {
+	vh := &st.watches[hosts]
+	if !vh.open {
+		return // all will be sent when it is
+	}
+	for _, r := range b.resources {
+		if _, first := asked[r.Name]; first {
+			vh.force[r.Name] = struct{}{}
+		}
+	}
+}
+
 // clean removes clusters that nothing refers to any more.
 func (st *stream) clean(t *target) error {
 	w := &st.watches[clusters]
@@ -328,5 +349,6 @@ func (st *stream) respond(w *watch, b *batch) error {
 		SystemVersionInfo: strconv.FormatUint(st.p.target.Load().sources[0].Revision, 10),
 	}
 	m.ProtoReflect().SetUnknown(b.wire())
+	println("SEND", m.TypeUrl, len(b.resources), len(b.removed), m.Nonce)
 	return st.send(m)
 }

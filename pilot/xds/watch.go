@@ -12,10 +12,11 @@ type watch struct {
 	kind     int // index in envoy.Types
 	open     bool
 	wildcard bool
-	names    map[string]struct{} // asked for one by one; for virtual hosts, the tables
+	names    map[string]struct{} // asked for one by one
 	sent     [2]view.Set         // what has been sent, from each source
 	known    map[string]string   // name → version that the client had when it came; nil once compared
 	force    map[string]struct{} // to be sent whether it changed or not
+	tables   *watch              // for virtual hosts: they belong to the tables that the client asked for
 	linger   map[string]struct{} // clusters that nobody refers to any more, but not yet removed
 	flight   *flight             // sent and not yet answered
 	again    [][]*envoy.Resource // parts of a refused response, to find out which is to blame
@@ -31,9 +32,9 @@ func (w *watch) wants(name string) bool {
 	if w.wildcard {
 		return true
 	}
-	if w.kind == hosts {
+	if w.tables != nil {
 		if i := strings.LastIndexByte(name, '/'); i >= 0 {
-			if _, ok := w.names[name[:i]]; ok {
+			if _, ok := w.tables.names[name[:i]]; ok {
 				return true
 			}
 		}
@@ -47,7 +48,7 @@ func (w *watch) subscribe(names, dropped []string, first bool) {
 	if w.names == nil {
 		w.names, w.force = map[string]struct{}{}, map[string]struct{}{}
 	}
-	if first && len(names) == 0 {
+	if first && len(names) == 0 && w.tables == nil {
 		w.wildcard = true
 	}
 	for _, n := range names {
@@ -169,7 +170,7 @@ func (w *watch) forced(b *batch, t *target, name string, done map[string]bool) {
 			}
 		}
 	}
-	if !found && w.kind != endpoints {
+	if !found && w.kind != endpoints && w.kind != hosts {
 		b.removed = append(b.removed, name)
 	}
 }

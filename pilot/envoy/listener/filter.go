@@ -134,7 +134,6 @@ func keepDestination() *listenerv3.Filter {
 					Specifier: &core.DataSource_InlineString{InlineString: "%DOWNSTREAM_LOCAL_ADDRESS%"},
 				}},
 			}},
-			ReadOnly: true,
 		}},
 	})
 }
