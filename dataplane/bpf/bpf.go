@@ -18,6 +18,7 @@ import "net/netip"
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf Service service.c -- -O2 -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf Intercept intercept.c -- -O2 -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf Lookup lookup.c -- -O2 -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf Masquerade masquerade.c -- -O2 -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 
 // Addr is an address as the maps have it.
 type Addr [16]byte
@@ -27,6 +28,22 @@ func FromAddr(a netip.Addr) Addr { return a.As16() }
 
 // Netip converts back; what was IPv4 is IPv4 again.
 func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+// Range is the addresses that agree with Addr where Mask has ones.
+type Range struct{ Addr, Mask Addr }
+
+// FromPrefix converts to the maps' form.
+func FromPrefix(p netip.Prefix) Range {
+	r := Range{Addr: FromAddr(p.Masked().Addr())}
+	ones := p.Bits()
+	if p.Addr().Is4() {
+		ones += 96
+	}
+	for b := range ones {
+		r.Mask[b/8] |= 0x80 >> (b % 8)
+	}
+	return r
+}
 
 // Port is a port in network order.
 type Port [2]byte

@@ -60,6 +60,19 @@ INLINE int addr_is_loopback(const struct addr *a)
 	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
 }
 
+struct range {
+	struct addr addr;
+	struct addr mask;
+};
+
+INLINE int in_range(const struct addr *a, const struct range *r)
+{
+	return !(((a->w[0] ^ r->addr.w[0]) & r->mask.w[0]) |
+		 ((a->w[1] ^ r->addr.w[1]) & r->mask.w[1]) |
+		 ((a->w[2] ^ r->addr.w[2]) & r->mask.w[2]) |
+		 ((a->w[3] ^ r->addr.w[3]) & r->mask.w[3]));
+}
+
 /* The destination of a sock_addr program, and how to change it. The context
  * must be read and written field by field: the verifier rewrites each access. */
 INLINE void dest4(struct bpf_sock_addr *ctx, struct addr *a)

@@ -84,11 +84,6 @@ struct peer {
 	struct backend backend;
 };
 
-struct range {
-	struct addr addr;
-	struct addr mask;
-};
-
 struct ranges {
 	__u32 count;
 	struct range range[4];
@@ -154,14 +149,6 @@ struct {
 } service_ranges SEC(".maps");
 
 enum verdict { NOT_OURS, CHOSEN, REFUSED };
-
-INLINE int in_range(const struct addr *a, const struct range *r)
-{
-	return !(((a->w[0] ^ r->addr.w[0]) & r->mask.w[0]) |
-		 ((a->w[1] ^ r->addr.w[1]) & r->mask.w[1]) |
-		 ((a->w[2] ^ r->addr.w[2]) & r->mask.w[2]) |
-		 ((a->w[3] ^ r->addr.w[3]) & r->mask.w[3]));
-}
 
 /* A Service address with a port that nobody serves must not leave the node. */
 INLINE int is_service_address(const struct addr *a)

@@ -12,8 +12,20 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/xebec-mesh/xebec/dataplane/bpf"
+	"github.com/xebec-mesh/xebec/dataplane/conntrack"
+	"github.com/xebec-mesh/xebec/dataplane/kernel"
 )
 
 // Config describes the node's pod network.
@@ -24,13 +36,23 @@ type Config struct {
 	Cluster    []netip.Prefix // destinations that keep the pod's source address: all nodes' pods; default PodCIDRs
 	Uplinks    []string       // interfaces where pods leave the node; default those of the default routes
 	Masquerade bool           // translate the source of what leaves through the uplinks
-	MTU        int            // default the uplink's
+	MTU        int            // default the smallest of the uplinks'
+	Node       string         // path of the node's network namespace; default this process's
 	Log        *slog.Logger
 }
 
 // Network is the node's pod network.
 type Network struct {
-	cfg Config
+	cfg    Config
+	leases leases
+	node   netns.NsHandle
+	host   *netlink.Handle
+	bpf    bpf.MasqueradeObjects
+	flows  conntrack.Table
+
+	mu      sync.Mutex
+	mtu     int
+	uplinks map[int]uplink // with programs attached, by interface index
 }
 
 // Attachment names one interface of one pod.
@@ -50,36 +72,171 @@ type Interface struct {
 }
 
 // New checks the configuration and touches nothing.
-func New(cfg Config) (*Network, error) { return &Network{cfg: cfg}, nil }
+func New(cfg Config) (*Network, error) {
+	if cfg.State == "" {
+		cfg.State = "/var/lib/xebec/network"
+	}
+	if cfg.Pins == "" {
+		cfg.Pins = filepath.Join(kernel.Pins, "network")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if len(cfg.PodCIDRs) == 0 {
+		return nil, errors.New("configure pod network: no pod address range")
+	}
+	seen := map[bool]bool{}
+	for _, p := range cfg.PodCIDRs {
+		if !p.IsValid() || seen[p.Addr().Is4()] {
+			return nil, fmt.Errorf("configure pod network: pod address ranges %v: want at most one of each family", cfg.PodCIDRs)
+		}
+		seen[p.Addr().Is4()] = true
+	}
+	if len(cfg.Cluster) == 0 {
+		cfg.Cluster = cfg.PodCIDRs
+	}
+	n := &Network{cfg: cfg, node: -1, uplinks: map[int]uplink{}}
+	n.leases = leases{dir: cfg.State, first: 2, last: capacity(cfg.PodCIDRs)}
+	if n.leases.last < n.leases.first {
+		return nil, fmt.Errorf("configure pod network: %v has no address for a pod", cfg.PodCIDRs)
+	}
+	if len(cfg.Cluster) > maxKeeps {
+		return nil, fmt.Errorf("configure pod network: %d cluster address ranges: at most %d", len(cfg.Cluster), maxKeeps)
+	}
+	return n, nil
+}
+
+// Gateways are the addresses of the node in the pod network: where cluster DNS listens.
+func (n *Network) Gateways() []netip.Addr {
+	out := make([]netip.Addr, len(n.cfg.PodCIDRs))
+	for i, p := range n.cfg.PodCIDRs {
+		out[i] = nth(p, 1)
+	}
+	return out
+}
 
 // Open makes the node ready for pods: gateway interface, forwarding, masquerade.
 // It may be called on a node that is ready.
-func (n *Network) Open() error { return errors.ErrUnsupported }
+func (n *Network) Open() error {
+	if err := n.open(); err != nil {
+		return fmt.Errorf("open pod network: %w", err)
+	}
+	return nil
+}
+
+func (n *Network) open() error {
+	if err := n.connect(); err != nil {
+		return err
+	}
+	if err := n.leases.open(); err != nil {
+		return err
+	}
+	if err := n.setSysctls(); err != nil {
+		return err
+	}
+	if err := n.setGateway(); err != nil {
+		return err
+	}
+	if n.cfg.Masquerade {
+		if err := n.loadMasquerade(); err != nil {
+			return err
+		}
+	}
+	return n.followUplinks()
+}
+
+// connect opens the node's network namespace.
+func (n *Network) connect() (err error) {
+	if n.cfg.Node == "" {
+		n.node, err = netns.Get()
+	} else {
+		n.node, err = netns.GetFromPath(n.cfg.Node)
+	}
+	if err != nil {
+		return fmt.Errorf("open the node's network namespace: %w", err)
+	}
+	n.host, err = netlink.NewHandleAt(n.node)
+	return err
+}
+
+// Close releases file descriptors; everything stays in force.
+func (n *Network) Close() error {
+	if n.host != nil {
+		n.host.Close()
+	}
+	if n.node.IsOpen() {
+		_ = n.node.Close()
+	}
+	return n.bpf.Close()
+}
 
 // Run follows the uplinks' addresses and expires translations until ctx ends.
 // Pods keep their network when it returns.
-func (n *Network) Run(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Close releases file descriptors; everything stays in force.
-func (n *Network) Close() error { return nil }
-
-// Gateways are the addresses of the node in the pod network: where cluster DNS listens.
-func (n *Network) Gateways() []netip.Addr { return nil }
-
-// Add gives a pod its interface. For an attachment that has one it returns that.
-func (n *Network) Add(ctx context.Context, a Attachment) (*Interface, error) {
-	return nil, errors.ErrUnsupported
+func (n *Network) Run(ctx context.Context) error {
+	changes := make(chan struct{}, 1)
+	if err := n.subscribe(ctx, changes); err != nil {
+		return fmt.Errorf("follow uplinks: %w", err)
+	}
+	expire := time.NewTicker(30 * time.Second)
+	defer expire.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changes:
+			if err := n.followUplinks(); err != nil {
+				n.cfg.Log.Error("follow uplinks", "err", err)
+			}
+		case <-expire.C:
+			n.expire()
+		}
+	}
 }
 
-// Del takes the interface away and frees the addresses; nothing there is not an error.
-func (n *Network) Del(ctx context.Context, a Attachment) error { return errors.ErrUnsupported }
-
-// Check says what is wrong with an attachment, or nil.
-func (n *Network) Check(ctx context.Context, a Attachment) error { return errors.ErrUnsupported }
+func (n *Network) expire() {
+	if n.flows == nil {
+		return
+	}
+	if _, err := conntrack.Expire(n.flows, conntrack.SinceBoot()); err != nil {
+		n.cfg.Log.Error("expire translated flows", "err", err)
+	}
+}
 
 // Retain removes every attachment whose ID is not in ids. Call it after a
 // restart, when all sandboxes of the node are known.
-func (n *Network) Retain(ctx context.Context, ids []string) error { return errors.ErrUnsupported }
+func (n *Network) Retain(ctx context.Context, ids []string) error {
+	keep := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		keep[id] = true
+	}
+	all, err := n.leases.list()
+	if err != nil {
+		return fmt.Errorf("retain pod interfaces: %w", err)
+	}
+	for _, le := range all {
+		if !keep[le.ID] {
+			err = errors.Join(err, n.Del(ctx, Attachment{ID: le.ID, NetNS: le.NetNS, IfName: le.IfName}))
+		}
+	}
+	return err
+}
 
 // Reset removes interfaces, routes, programs, pins and leases of cfg's network.
-func Reset(cfg Config) error { return errors.ErrUnsupported }
+func Reset(cfg Config) error {
+	if len(cfg.PodCIDRs) == 0 { // enough to be called without knowing them
+		cfg.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}
+	}
+	n, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := n.connect(); err != nil {
+		return fmt.Errorf("reset pod network: %w", err)
+	}
+	defer n.Close()
+	err = errors.Join(n.removeLinks(), n.restoreSysctls(), n.removeMasquerade(), os.RemoveAll(n.cfg.State))
+	if err != nil {
+		return fmt.Errorf("reset pod network: %w", err)
+	}
+	return nil
+}

@@ -58,11 +58,9 @@ type member struct {
 	Backend backend
 }
 
-type ipRange struct{ Addr, Mask bpf.Addr }
-
 type ranges struct {
 	Count uint32
-	Range [4]ipRange
+	Range [4]bpf.Range
 }
 
 // tables are the maps that user space writes.
@@ -76,14 +74,7 @@ type tables struct {
 func makeRanges(prefixes []netip.Prefix) ranges {
 	r := ranges{Count: uint32(len(prefixes))}
 	for i, p := range prefixes {
-		r.Range[i].Addr = bpf.FromAddr(p.Masked().Addr())
-		ones := p.Bits()
-		if p.Addr().Is4() {
-			ones += 96
-		}
-		for b := 0; b < ones; b++ {
-			r.Range[i].Mask[b/8] |= 0x80 >> (b % 8)
-		}
+		r.Range[i] = bpf.FromPrefix(p)
 	}
 	return r
 }
