@@ -11,9 +11,9 @@ import (
 )
 
 // Status says what the API shows of a pod. It is pure: the same observation gives
-// the same status. Conditions keep their transition times from pod.Status, and
-// those of other writers are passed through.
-func Status(pod *corev1.Pod, o *Observed, hostIPs []string, now time.Time) corev1.PodStatus {
+// the same status. Conditions keep their transition times from shown, the status
+// before, and those of other writers are passed through from pod.Status.
+func Status(pod *corev1.Pod, o *Observed, shown []corev1.PodCondition, hostIPs []string, now time.Time) corev1.PodStatus {
 	s := corev1.PodStatus{
 		QOSClass:                   pod.Status.QOSClass,
 		NominatedNodeName:          pod.Status.NominatedNodeName,
@@ -45,7 +45,7 @@ func Status(pod *corev1.Pod, o *Observed, hostIPs []string, now time.Time) corev
 	for i := range pod.Spec.Containers {
 		s.ContainerStatuses = append(s.ContainerStatuses, containerStatus(pod, o, &pod.Spec.Containers[i], now))
 	}
-	conditions(&s, pod, o, now)
+	conditions(&s, pod, o, shown, now)
 	return s
 }
 
@@ -72,7 +72,7 @@ func phase(pod *corev1.Pod, o *Observed) corev1.PodPhase {
 	}
 	any := false
 	for _, c := range pod.Spec.Containers {
-		if o.unit(c.Name).Attempt == 0 || (o.unit(c.Name).Stage == Starting && o.unit(c.Name).Attempt == 1) {
+		if o.unit(c.Name).Attempt == 0 {
 			return corev1.PodPending
 		}
 		any = true
@@ -126,6 +126,12 @@ func containerStatus(pod *corev1.Pod, o *Observed, c *corev1.Container, now time
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(u.StartedAt)}
 	case Exited:
 		exited(&s, pod, o, c, u, now)
+	case Starting:
+		if u.Attempt > 0 {
+			s.State.Terminated = Terminated(u)
+			break
+		}
+		s.State.Waiting = waiting(pod, o, c, u, now)
 	default:
 		s.State.Waiting = waiting(pod, o, c, u, now)
 	}
@@ -192,7 +198,7 @@ func waitsForInit(pod *corev1.Pod, o *Observed, c *corev1.Container) bool {
 	return isInit(pod, c) && o.unit(c.Name).Stage == Idle
 }
 
-func conditions(s *corev1.PodStatus, pod *corev1.Pod, o *Observed, now time.Time) {
+func conditions(s *corev1.PodStatus, pod *corev1.Pod, o *Observed, shown []corev1.PodCondition, now time.Time) {
 	for _, c := range pod.Status.Conditions {
 		if !ours[c.Type] {
 			s.Conditions = append(s.Conditions, c)
@@ -207,7 +213,7 @@ func conditions(s *corev1.PodStatus, pod *corev1.Pod, o *Observed, now time.Time
 			c.Reason, c.Message = "PodCompleted", ""
 		}
 		c.LastTransitionTime = metav1.NewTime(now)
-		for _, old := range pod.Status.Conditions {
+		for _, old := range shown {
 			if old.Type == t && old.Status == c.Status {
 				c.LastTransitionTime = old.LastTransitionTime
 			}

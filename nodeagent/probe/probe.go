@@ -37,6 +37,9 @@ type Target struct {
 	IP        netip.Addr
 	StartedAt time.Time
 
+	// What was known before, of a container that was adopted.
+	Started, Ready bool
+
 	// Exec runs a command in the container; a non-zero exit is (code, output, nil).
 	Exec func(ctx context.Context, command []string) (code int, output string, err error)
 }
@@ -72,9 +75,9 @@ func New(cfg Config) (*Prober, error) {
 // Watch probes a container until ctx ends, and reports changes: Startup OK once;
 // Startup or Liveness not OK when the container should be stopped; Readiness both
 // ways. It reports at once for probes that the container does not have.
-func (p *Prober) Watch(ctx context.Context, t Target, started bool, report func(Result)) {
+func (p *Prober) Watch(ctx context.Context, t Target, report func(Result)) {
 	go func() {
-		if !started && t.Container.StartupProbe != nil {
+		if !t.Started && t.Container.StartupProbe != nil {
 			if !p.startup(ctx, t, report) {
 				return
 			}
@@ -87,7 +90,7 @@ func (p *Prober) Watch(ctx context.Context, t Target, started bool, report func(
 			report(Result{Kind: Readiness, OK: true})
 			return
 		}
-		p.repeat(ctx, t, Readiness, t.Container.ReadinessProbe, false, report)
+		p.repeat(ctx, t, Readiness, t.Container.ReadinessProbe, t.Ready, report)
 	}()
 }
 
