@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -141,4 +142,20 @@ func uvarintLen(v uint64) int {
 		n++
 	}
 	return n
+}
+
+// Encodes says whether obj, of the same built-in kind, encodes to the same
+// bytes as o, resource version included.
+func (o *Object) Encodes(obj resource.Object) bool {
+	m, ok := obj.(message)
+	if !ok {
+		return false
+	}
+	raw := o.RawProtobuf()
+	if m.Size() != len(raw) {
+		return false
+	}
+	b := make([]byte, len(raw))
+	_, err := m.MarshalToSizedBuffer(b)
+	return err == nil && bytes.Equal(b, raw)
 }

@@ -90,7 +90,7 @@ func (r *Resource) at(ctx context.Context, q *Query) (start string, s *state, rv
 	case Newest:
 		_, err = r.hub.Fresh(ctx)
 	case NotOlder, Exact:
-		err = r.waitFor(ctx, q.RV)
+		err = r.WaitFor(ctx, q.RV)
 	}
 	if err != nil {
 		return "", nil, 0, err
@@ -113,8 +113,8 @@ func (r *Resource) now() (*state, uint64) {
 	return s, max(p, s.rv)
 }
 
-// waitFor waits for a revision that a client has seen somewhere, not for ever.
-func (r *Resource) waitFor(ctx context.Context, rv uint64) error {
+// WaitFor waits for a revision that a client has seen somewhere, not for ever.
+func (r *Resource) WaitFor(ctx context.Context, rv uint64) error {
 	if r.hub.Progress() >= rv {
 		return nil
 	}

@@ -233,7 +233,7 @@ func (r *Resource) tidy(now time.Time, sweep bool) {
 
 // at is the object with another resource version, as a deletion shows it.
 func (o *Object) at(rv uint64) *Object {
-	obj := shallow(o.Obj)
+	obj := Shallow(o.Obj)
 	obj.SetResourceVersion(strconv.FormatUint(rv, 10))
 	return &Object{Kind: o.Kind, Key: o.Key, RV: rv, Obj: obj, size: o.size}
 }

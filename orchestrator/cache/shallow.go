@@ -8,9 +8,9 @@ import (
 	"github.com/xebec-mesh/xebec/orchestrator/resource"
 )
 
-// shallow copies an object so that its own metadata can be set; everything
+// Shallow copies an object so that its own metadata can be set; everything
 // deeper is shared with the original and must not be changed.
-func shallow(obj resource.Object) resource.Object {
+func Shallow(obj resource.Object) resource.Object {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		top := copyMap(u.Object)
 		if meta, ok := top["metadata"].(map[string]any); ok {

@@ -73,7 +73,7 @@ func (r *Resource) Watch(ctx context.Context, o WatchOptions) (*Watcher, error) 
 	case q.Match == Newest:
 		_, err = r.hub.Fresh(ctx)
 	case q.Match == NotOlder || q.Match == Exact:
-		err = r.waitFor(ctx, q.RV)
+		err = r.WaitFor(ctx, q.RV)
 	}
 	if err != nil {
 		return nil, err
