@@ -76,3 +76,9 @@ func (c *Chain) guard(plugin string, call func() error) (err error) {
 	}
 	return apierrors.NewInternalError(fmt.Errorf("admission plugin %q: %w", plugin, err))
 }
+
+// Builtins are the built-in mutators in the order in which they must run. The
+// allocator of service addresses (package clusterip) comes after them.
+func Builtins() []Mutator {
+	return []Mutator{NamespaceLifecycle{}, ServiceAccount{}, DefaultTolerationSeconds{}, PodPriority{}}
+}
