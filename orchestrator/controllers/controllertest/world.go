@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +88,7 @@ func New(t *testing.T, start func(c client.Interface) ([]Runner, error)) *World 
 //	kubelet [N]              bind, start and make ready pods, at most N; remove those that are being deleted
 //	mark STATE [N]           the oldest N pods become failed, succeeded or unready
 //	label KEY=VALUE [N]      the oldest N pods get a label
-//	evict                    remove every pod at once
+//	own CHILD KIND OWNER     make OWNER own the ConfigMap CHILD, blocking its deletion
 //	sleep DURATION           let time pass
 //	get KIND                 print a table
 //	yaml KIND NAME           print one object without what changes from run to run
@@ -105,6 +106,7 @@ func (w *World) Commands() map[string]Command {
 		"kubelet": quiet(w.kubelet),
 		"mark":    quiet(w.mark),
 		"label":   quiet(w.label),
+		"own":     quiet(w.own),
 		"sleep": quiet(func(_ func(string) ([]byte, error), args []string) error {
 			d, err := time.ParseDuration(args[0])
 			time.Sleep(d)
@@ -203,6 +205,14 @@ var kinds = map[string]client.Resource{
 	"Namespace": client.Namespaces.Resource, "Node": client.Nodes.Resource, "ServiceAccount": client.ServiceAccounts.Resource,
 	"ConfigMap": client.ConfigMaps.Resource, "Secret": client.Secrets.Resource, "Lease": client.Leases.Resource,
 	"Event": client.Events.Resource, "ClusterRole": client.ClusterRoles.Resource,
+}
+
+// Discovery lists the resources that scripts can name.
+type Discovery struct{}
+
+// Resources returns them all.
+func (Discovery) Resources(context.Context) ([]client.Resource, error) {
+	return slices.Collect(maps.Values(kinds)), nil
 }
 
 func named(kind string) (client.Resource, error) {
@@ -354,6 +364,29 @@ func (w *World) label(_ func(string) ([]byte, error), args []string) error {
 		}
 	}
 	return nil
+}
+
+func (w *World) own(_ func(string) ([]byte, error), args []string) error {
+	r, err := named(args[1])
+	if err != nil {
+		return err
+	}
+	owner, err := w.Client.Get(w.ctx, r, keyOf(r, args[2]))
+	if err != nil {
+		return err
+	}
+	maps := client.ConfigMaps.Resource
+	child, err := w.Client.Get(w.ctx, maps, keyOf(maps, args[0]))
+	if err != nil {
+		return err
+	}
+	child = child.DeepCopyObject().(client.Object)
+	yes := true
+	child.SetOwnerReferences(append(child.GetOwnerReferences(), metav1.OwnerReference{
+		APIVersion: r.GroupVersion().String(), Kind: r.Kind, Name: owner.GetName(), UID: owner.GetUID(), BlockOwnerDeletion: &yes,
+	}))
+	_, err = w.Client.Update(w.ctx, maps, child, "", metav1.UpdateOptions{})
+	return err
 }
 
 func (w *World) yaml(_ func(string) ([]byte, error), args []string) (string, error) {
