@@ -111,7 +111,8 @@ e2e: build test-deps ## Run the end-to-end tests only
 
 .PHONY: bench
 bench: build deps ## Measure, and print the numbers of docs/benchmarks.md
-	@$(XEBEC) bench
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/probe ./tests/e2e/probe
+	@$(GO) run ./tests/bench
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck, and that generating changes nothing
