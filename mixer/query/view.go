@@ -11,6 +11,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/xebec-mesh/xebec/mixer/traces"
+	"github.com/xebec-mesh/xebec/mixer/wire"
 )
 
 // TraceView is one trace, its spans in the order in which a person reads them: a
@@ -167,7 +168,7 @@ func (v *TraceView) finish(roots []*twig) {
 	v.Start, v.DurationNS, v.RootMissed = time.Unix(0, start).UTC(), end-start, true
 	for _, r := range roots {
 		if v.Root == "" || len(r.ParentSpanId) == 0 && v.RootMissed {
-			v.Root = r.Name
+			v.Root = r.title()
 		}
 		if len(r.ParentSpanId) == 0 {
 			v.RootMissed = false
@@ -188,6 +189,17 @@ func (t *twig) view(depth int) SpanView {
 		s.Events = append(s.Events, EventView{Name: e.Name, OffsetNS: int64(e.TimeUnixNano) + t.skew, Attributes: attributes(e.Attributes)})
 	}
 	return s
+}
+
+// title is what a person calls the span: a sidecar's is named by its request.
+func (t *twig) title() string {
+	a := attributes(t.Attributes)
+	method, _ := a["http.method"].(string)
+	url, _ := a["http.url"].(string)
+	if a["component"] == "proxy" && method != "" {
+		return wire.RequestOf(method, url)
+	}
+	return t.Name
 }
 
 func kindName(k tracepb.Span_SpanKind) string {

@@ -77,8 +77,15 @@ func (ix *index) Span(s *wire.Span) {
 	ix.end = max(ix.end, s.End)
 	root := s.Parent == wire.SpanID{}
 	if root && !r.HasRoot || root == r.HasRoot && (r.Spans == 1 || s.Start < r.rootStart) {
-		r.Root, r.RootService, r.rootStart, r.HasRoot = ix.text(s.Name), ix.service, s.Start, root
+		r.Root, r.RootService, r.rootStart, r.HasRoot = ix.rootName(s), ix.service, s.Start, root
 	}
+}
+
+func (ix *index) rootName(s *wire.Span) uint32 {
+	if name := wire.RequestName(s.Raw); name != "" {
+		return ix.text([]byte(name))
+	}
+	return ix.text(s.Name)
 }
 
 // row finds or makes the span's row and notes frame and service in it.

@@ -1,5 +1,7 @@
 package wire
 
+import "strings"
+
 // TraceID and SpanID are as W3C trace context and OTLP have them.
 type (
 	TraceID [16]byte
@@ -124,6 +126,57 @@ func parseSpan(data []byte, s *Span) (ok bool, err error) {
 		}
 	}
 	return valid && s.Trace != TraceID{} && s.ID != SpanID{}, nil
+}
+
+// RequestName is method and path of a span that a proxy made, "" of any other: a
+// proxy names its spans by its own configuration, which says little to a person.
+func RequestName(span []byte) string {
+	var component, method, target []byte
+	var f field
+	for rest := span; len(rest) > 0; {
+		var err error
+		if rest, err = next(rest, &f); err != nil {
+			return ""
+		}
+		if f.num != 9 || f.kind != typeBytes {
+			continue
+		}
+		key, value, err := keyValue(f.bytes)
+		if err != nil {
+			return ""
+		}
+		var into *[]byte
+		switch string(key) {
+		case "component":
+			into = &component
+		case "http.method", "http.request.method":
+			into = &method
+		case "http.url", "url.full", "url.path":
+			into = &target
+		default:
+			continue
+		}
+		if *into, err = lookup(value, 1); err != nil {
+			return ""
+		}
+	}
+	if string(component) != "proxy" || len(method) == 0 {
+		return ""
+	}
+	return RequestOf(string(method), string(target))
+}
+
+// RequestOf is method and path, without host and query.
+func RequestOf(method, url string) string {
+	if _, rest, ok := strings.Cut(url, "://"); ok {
+		_, path, _ := strings.Cut(rest, "/")
+		url = "/" + path
+	}
+	path, _, _ := strings.Cut(url, "?")
+	if path == "" {
+		path = "/"
+	}
+	return method + " " + path
 }
 
 // isError reads a Status message: code is field 3, and ERROR is 2.

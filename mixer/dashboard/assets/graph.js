@@ -80,20 +80,20 @@ function draw(canvas, side, state, window) {
     draw(canvas, side, state, window);
   };
   const calm = graph.edges.length === 0;
+  side.hidden = !state.picked || ![...graph.nodes.map((n) => n.id), ...graph.edges.map(name)].includes(state.picked);
+  const scale = Math.max(0.72, Math.min(1.25, (canvas.clientWidth - 4) / plan.width));
   const svg = s('svg', {
-    class: 'graph', viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width, height: plan.height,
+    class: 'graph', viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width * scale, height: plan.height * scale,
     role: 'group', 'aria-label': 'Service graph', onclick: (e) => e.target === svg && state.picked && pick(state.picked),
   }, s('defs', {}, ['good', 'warn', 'bad', 'idle'].map((l) => s('marker', {
     id: 'tip-' + l, viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: 'userSpaceOnUse', orient: 'auto', class: l,
   }, s('path', { d: 'M0 0.500L7.5 4 0 7.500z' })))),
   );
-  const paths = s('g', {}), labels = s('g', {});
-  for (const edge of [...graph.edges].sort((a, b) => a.traffic.errors - b.traffic.errors)) {
-    const drawn = drawEdge(edge, port, plan, state.picked, pick);
-    paths.append(drawn.path);
-    labels.append(drawn.label);
-  }
-  svg.append(paths, s('g', {}, plan.boxes.map((b) => drawBox(b, state.picked, pick))), labels);
+  const drawn = [...graph.edges].sort((a, b) => a.traffic.errors - b.traffic.errors)
+    .map((edge) => drawEdge(edge, port, plan, state.picked, pick));
+  apart(drawn);
+  const paths = s('g', {}, drawn.map((d) => d.path)), labels = s('g', {}, drawn.map((d) => edgeLabel(d)));
+  svg.append(paths, s('g', {}, plan.boxes.map((b) => drawBox(b, outgoing(graph), state.picked, pick))), labels);
   const scroll = [canvas.scrollLeft, canvas.scrollTop];
   replace(canvas, svg, calm && h('p', { class: 'hint' },
     'No calls in this time. Send requests to one of these services; they appear here when they have ended.'));
@@ -114,20 +114,28 @@ function ports(plan) {
 
 function width(rate) { return Math.min(1.5 + Math.log10(1 + rate) * 1.6, 7); }
 
+function name(edge) { return edge.source + ' → ' + edge.target; }
+
+// outgoing is how often each node calls others.
+function outgoing(graph) {
+  const out = new Map();
+  for (const e of graph.edges) out.set(e.source, (out.get(e.source) || 0) + e.traffic.rate);
+  return out;
+}
+
 function drawEdge(edge, port, plan, picked, pick) {
   const from = port.get(edge.source), to = port.get(edge.target);
-  const id = edge.source + ' → ' + edge.target;
+  const id = name(edge);
   const x1 = from.box.x + SIZE.width, x2 = to.box.x - 3, y1 = from.y, y2 = to.y;
   let d, mx, my;
   if (to.box.layer > from.box.layer) {
     const bend = Math.max(60, (x2 - x1) * 0.45);
     d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
-    // Near its target an edge is alone; near its source it has company.
-    const t = 0.58;
-    mx = bezier(t, x1, x1 + bend, x2 - bend, x2);
-    my = bezier(t, y1, y1, y2, y2);
+    // The middle of the last gap: what is in between is boxes.
+    mx = x2 + 3 - SIZE.gapX / 2;
+    my = (x2 - x1) > SIZE.gapX ? bezier(0.8, y1, y1, y2, y2) : (y1 + y2) / 2;
   } else { // a call back: below all
-    const low = plan.height - 14;
+    const low = plan.height - 20;
     d = `M${x1} ${y1}C${x1 + 80} ${y1} ${x1 + 40} ${low} ${(x1 + x2) / 2} ${low}S${x2 - 80} ${y2} ${x2} ${y2}`;
     mx = (x1 + x2) / 2;
     my = low;
@@ -138,7 +146,30 @@ function drawEdge(edge, port, plan, picked, pick) {
   const path = s('g', { class: cls }, s('path', { d, class: 'hit', ...act }),
     s('path', { d, class: 'line', 'stroke-width': width(edge.traffic.rate), 'marker-end': `url(#tip-${how})` }),
     s('path', { d, class: 'flow', 'stroke-width': Math.max(1, width(edge.traffic.rate) - 1.5) }));
-  return { path, label: edgeLabel(edge, mx, my, cls, act) };
+  const share = edge.share < 0.9995 ? percent(edge.share) + ' · ' : '';
+  const first = share + rate(edge.traffic.rate);
+  const failing = edge.traffic.errors > 0;
+  const second = (failing ? percent(edge.traffic.errors) + ' err · ' : 'p99 ') + millis(edge.traffic.p99);
+  return { edge, path, cls, act, first, second, failing, x: mx, y: my, w: Math.max(first.length * 6.9 + 30, second.length * 6.1 + 18, 64) };
+}
+
+// apart moves labels up and down until none covers another.
+function apart(labels) {
+  for (let round = 0; round < 40; round++) {
+    let moved = false;
+    labels.sort((a, b) => a.y - b.y);
+    for (let i = 0; i < labels.length; i++) {
+      for (let j = i + 1; j < labels.length; j++) {
+        const a = labels[i], b = labels[j], near = 38 - (b.y - a.y);
+        if (near <= 0) break;
+        if (Math.abs(a.x - b.x) >= (a.w + b.w) / 2 + 4) continue;
+        a.y -= near / 2;
+        b.y += near / 2;
+        moved = true;
+      }
+    }
+    if (!moved) return;
+  }
 }
 
 function bezier(t, a, b, c, d) {
@@ -146,19 +177,14 @@ function bezier(t, a, b, c, d) {
   return u * u * u * a + 3 * u * u * t * b + 3 * u * t * t * c + t * t * t * d;
 }
 
-function edgeLabel(edge, x, y, cls, act) {
+function edgeLabel({ edge, cls, act, first, second, failing, x, y, w }) {
   const safe = edge.mtls === 1;
-  const share = edge.share < 0.9995 ? percent(edge.share) + ' · ' : '';
-  const first = share + rate(edge.traffic.rate);
-  const second = edge.traffic.errors > 0 ? percent(edge.traffic.errors) + ' err' : millis(edge.traffic.p99);
-  const w = Math.max(first.length * 6.6 + 26, second.length * 6.2 + 16, 60);
   return s('g', { class: cls + ' label', transform: `translate(${x - w / 2} ${y - 17})`, ...act, tabindex: undefined },
     s('rect', { width: w, height: 34, rx: 7 }),
-    s('path', { class: 'lock ' + (safe ? 'good' : 'warn'), d: iconPath(safe ? 'lock' : 'open'), transform: 'translate(6 3) scale(.8)', 'fill-rule': 'evenodd' },
+    s('path', { class: 'lock ' + (safe ? 'good' : 'warn'), d: iconPath(safe ? 'lock' : 'open'), transform: `translate(${w / 2 - first.length * 3.3 - 9} 3) scale(.8)`, 'fill-rule': 'evenodd' },
       s('title', {}, safe ? 'mutual TLS' : edge.mtls > 0 ? percent(edge.mtls) + ' under mutual TLS' : 'plaintext')),
-    s('text', { x: 21, y: 14, class: 'strong' }, first),
-    s('text', { x: w / 2, y: 28, 'text-anchor': 'middle', class: edge.traffic.errors > 0 ? 'bad' : 'dim' },
-      edge.traffic.errors > 0 ? second : 'p99 ' + second));
+    s('text', { x: w / 2 + 7, y: 14, 'text-anchor': 'middle', class: 'strong' }, first),
+    s('text', { x: w / 2, y: 28, 'text-anchor': 'middle', class: failing ? 'bad' : 'dim' }, second));
 }
 
 function actions(id, pick, label) {
@@ -168,12 +194,12 @@ function actions(id, pick, label) {
   };
 }
 
-function drawBox(box, picked, pick) {
+function drawBox(box, out, picked, pick) {
   const g = s('g', { class: 'box ' + box.kind, transform: `translate(${box.x} ${box.y})` },
     s('rect', { class: 'back', width: SIZE.width, height: box.height, rx: 10 }),
     s('text', { class: 'name', x: 14, y: 19 }, cut(box.app === 'outside' ? 'Outside the mesh' : box.app, 24)),
     s('text', { class: 'dim', x: 14, y: 33 }, cut(subtitle(box), 32)));
-  box.rows.forEach((node, i) => g.append(drawRow(node, SIZE.head + i * SIZE.row, picked, pick)));
+  box.rows.forEach((node, i) => g.append(drawRow(node, out.get(node.id) || 0, SIZE.head + i * SIZE.row, picked, pick)));
   return g;
 }
 
@@ -183,19 +209,20 @@ function subtitle(box) {
   return (box.namespace || 'another host') + (bare ? ' · no sidecar' : box.kind === 'service' && box.namespace ? ' · no pod' : '');
 }
 
-function drawRow(node, y, picked, pick) {
+function drawRow(node, out, y, picked, pick) {
   const how = level(node.in.errors, node.in.requests);
   const row = s('g', {
     class: `row ${how}` + (picked === node.id ? ' picked' : ''), transform: `translate(6 ${y})`,
     ...actions(node.id, pick, `${node.app} ${node.version}: ${rate(node.in.rate)}, ${percent(node.in.errors)} errors`),
   }, s('rect', { width: SIZE.width - 12, height: SIZE.row - 6, rx: 6 }), s('circle', { cx: 13, cy: 14, r: 4.5 }));
-  const name = node.version || (node.pods ? 'no version' : 'all calls');
-  row.append(s('text', { x: 24, y: 18, class: node.version ? 'version' : 'dim' }, cut(name, 16)),
+  const title = node.version || (node.pods ? 'no version' : 'all calls');
+  row.append(s('text', { x: 24, y: 18, class: node.version ? 'version' : 'dim' }, cut(title, 16)),
     s('text', { x: SIZE.width - 22, y: 18, 'text-anchor': 'end', class: 'dim' }, node.pods ? plural(node.pods, 'pod') : ''));
   row.append(s('text', { x: 24, y: 33, class: 'figures' }, node.in.requests
     ? [rate(node.in.rate), s('tspan', { class: how === 'good' ? 'dim' : how }, '  ' + percent(node.in.errors) + ' err'),
       s('tspan', { class: 'dim' }, '  p99 ' + millis(node.in.p99))]
-    : s('tspan', { class: 'dim' }, 'nobody calls it')));
+    
+    : s('tspan', { class: 'dim' }, out ? 'calls others, ' + rate(out) : 'nobody calls it')));
   return row;
 }
 
@@ -204,13 +231,13 @@ function cut(text, n) { return text.length > n ? text.slice(0, n - 1) + '…' : 
 // details shows what was picked beside the picture.
 function details(side, state, window, pick) {
   const node = state.graph.nodes.find((n) => n.id === state.picked);
-  const edge = state.graph.edges.find((e) => e.source + ' → ' + e.target === state.picked);
+  const edge = state.graph.edges.find((e) => name(e) === state.picked);
   side.hidden = !node && !edge;
   if (side.hidden) return;
   const traffic = node ? node.in : edge.traffic;
-  const name = (id) => state.graph.nodes.find((n) => n.id === id);
+  const byID = (id) => state.graph.nodes.find((n) => n.id === id);
   const full = (n) => n.app + (n.version ? ' ' + n.version : '');
-  const to = node || name(edge.target), from = edge && name(edge.source);
+  const to = node || byID(edge.target), from = edge && byID(edge.source);
   const chart = side.dataset.of === state.picked ? side.querySelector('.charts') : h('div', { class: 'charts' });
   side.dataset.of = state.picked;
   replace(side, h('button', { class: 'icon close', 'aria-label': 'Close', onclick: () => pick(state.picked) }, icon('close')),

@@ -1,7 +1,7 @@
 // Where the boxes of a service graph go: layers from left to right, along the
 // calls. Pure: a graph in, coordinates out.
 
-export const SIZE = { width: 212, head: 40, row: 46, foot: 6, gapX: 150, gapY: 30, margin: 28 };
+export const SIZE = { width: 212, head: 40, row: 46, foot: 6, gapX: 176, gapY: 30, margin: 28 };
 
 // group makes one box of each application, with a row for each version.
 export function group(graph) {

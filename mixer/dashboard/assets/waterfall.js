@@ -40,13 +40,15 @@ export function waterfall(trace) {
   }
 
   function row(span, i, parent) {
-    const narrow = (span.offsetNs + span.durationNs) / total > 0.8;
+    const begin = span.offsetNs / total, end = (span.offsetNs + span.durationNs) / total;
+    const where = end < 0.88 ? 'after' : begin > 0.12 ? 'before' : 'within';
     const bar = h('div', {
       class: `bar ${colour(span.service)}` + (span.proxy ? ' proxy' : '') + (span.error ? ' failed' : ''),
       style: { left: left(span.offsetNs), width: `max(${left(span.durationNs)}, 3px)` },
     });
     const text = h('span', {
-      class: 'took', style: narrow ? { right: left(total - span.offsetNs) } : { left: left(span.offsetNs + span.durationNs) },
+      class: 'took ' + where,
+      style: where === 'before' ? { right: left(total - span.offsetNs) } : { left: left(span.offsetNs + (where === 'after' ? span.durationNs : 0)) },
     }, nanos(span.durationNs));
     return h('div', {
       id: 'span' + i, class: 'span' + (state.open.has(i) ? ' open' : '') + (span.error ? ' failed' : ''), role: 'treeitem', tabindex: 0,
