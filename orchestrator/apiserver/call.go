@@ -3,6 +3,7 @@ package apiserver
 import (
 	"net/http"
 	"net/url"
+	"strings"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -61,7 +62,8 @@ func managerOf(agent string) string {
 
 // warn tells the client something beside the answer. It must come before the answer.
 func (c *call) warn(text string) {
-	if header, err := utilnet.NewWarningHeader(299, "-", text); err == nil {
+	line := strings.Join(strings.Fields(text), " ") // a header has one line
+	if header, err := utilnet.NewWarningHeader(299, "-", line); err == nil {
 		c.w.Header().Add("Warning", header)
 	}
 }

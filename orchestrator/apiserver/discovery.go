@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -119,7 +120,8 @@ func describe(k *resource.Kind) apidiscoveryv2.APIResourceDiscovery {
 		}
 		sub(name, k.GroupVersionKind, verbs)
 	}
-	for name, action := range k.Actions {
+	for _, name := range actionNames(k) {
+		action, _ := actionOf(k, name)
 		sub(name, action.GVK, verbsCreate)
 	}
 	for _, c := range connectKinds[k.Group+"/"+k.Resource] {
@@ -129,6 +131,14 @@ func describe(k *resource.Kind) apidiscoveryv2.APIResourceDiscovery {
 		return strings.Compare(a.Subresource, b.Subresource)
 	})
 	return d
+}
+
+func actionNames(k *resource.Kind) []string {
+	names := slices.Collect(maps.Keys(k.Actions))
+	if _, ok := actionOf(k, "eviction"); ok && k.Actions["eviction"] == nil {
+		names = append(names, "eviction")
+	}
+	return names
 }
 
 func describeReview(r *review) apidiscoveryv2.APIResourceDiscovery {

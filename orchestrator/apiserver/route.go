@@ -102,7 +102,7 @@ func (s *Server) routeSubresource(c *call, sub string) {
 		connect(c)
 		return
 	}
-	if c.kind.Actions[sub] != nil {
+	if _, ok := actionOf(c.kind, sub); ok {
 		if c.req.Verb != "create" {
 			c.fail(errMethod(&c.req, c.req.Verb))
 			return

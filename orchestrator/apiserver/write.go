@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,15 +23,32 @@ func (c *call) bodyTarget() target {
 	if c.req.Subresource == "scale" {
 		return target{gvk: autoscalingv1.SchemeGroupVersion.WithKind("Scale"), object: &autoscalingv1.Scale{}}
 	}
-	if action := c.kind.Actions[c.req.Subresource]; action != nil && c.req.Subresource != "" {
-		return target{gvk: action.GVK, object: action.New(), others: c.actionNames(action.GVK)}
+	if a, ok := actionOf(c.kind, c.req.Subresource); ok {
+		return target{gvk: a.GVK, object: a.New(), others: olderNames(a.GVK)}
 	}
 	return target{gvk: c.kind.GroupVersionKind, object: c.kind.New(), prune: c.kind.Prune}
 }
 
-// actionNames are the other versions under which clients post to a subresource:
-// an eviction comes as policy/v1 or as it did before.
-func (c *call) actionNames(gvk schema.GroupVersionKind) []schema.GroupVersionKind {
+// actionOf finds a subresource that is posted to. Eviction belongs to the
+// registry: it is a deletion on terms.
+func actionOf(k *resource.Kind, subresource string) (*resource.Action, bool) {
+	if a := k.Actions[subresource]; a != nil {
+		return a, true
+	}
+	if subresource == "eviction" && k.Group == "" && k.Resource == "pods" {
+		return eviction, true
+	}
+	return nil, false
+}
+
+var eviction = &resource.Action{
+	GVK: policyv1.SchemeGroupVersion.WithKind("Eviction"),
+	New: func() runtime.Object { return &policyv1.Eviction{} },
+}
+
+// olderNames are the versions under which older clients post the same: an
+// eviction comes as policy/v1 or as it did before.
+func olderNames(gvk schema.GroupVersionKind) []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{{Group: gvk.Group, Version: "v1beta1", Kind: gvk.Kind}}
 }
 
@@ -63,7 +81,7 @@ func (c *call) create() {
 		return
 	}
 	req := c.writing(opts.DryRun, opts.FieldManager, opts.FieldValidation)
-	if err := c.placed(obj, false); err != nil {
+	if err := c.placed(obj); err != nil {
 		c.fail(err)
 		return
 	}
@@ -92,7 +110,7 @@ func (c *call) update() {
 		c.fail(err)
 		return
 	}
-	if err := c.placed(obj, true); err != nil {
+	if err := c.placed(obj); err != nil {
 		c.fail(err)
 		return
 	}
@@ -104,40 +122,25 @@ func (c *call) update() {
 	c.writeObject(code(created), o)
 }
 
-// placed makes an object's namespace and name those of the URL, and refuses one
-// that says others.
-func (c *call) placed(obj runtime.Object, named bool) error {
+// placed makes sure that what is posted to a subresource is meant for the object
+// of the URL. Whole objects are the registry's to check.
+func (c *call) placed(obj runtime.Object) error {
 	m, ok := obj.(metav1.Object)
-	if !ok {
+	if !ok || c.req.Subresource == "" {
 		return nil
 	}
+	if ns := m.GetNamespace(); ns != "" && ns != c.req.Namespace && c.kind.Namespaced {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	if name := m.GetName(); name != "" && name != c.req.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, c.req.Name))
+	}
+	m.SetName(c.req.Name)
 	if c.kind.Namespaced {
-		switch m.GetNamespace() {
-		case "", c.req.Namespace:
-			m.SetNamespace(c.req.Namespace)
-		default:
-			return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
-		}
-	} else if m.GetNamespace() != "" && c.req.Subresource == "" {
-		return apierrors.NewBadRequest("namespace specified on a cluster-scoped object: the namespace of the provided object does not match the namespace sent on the request")
+		m.SetNamespace(c.req.Namespace)
 	}
-	if !named {
-		return nil
-	}
-	switch m.GetName() {
-	case c.req.Name:
-		return nil
-	case "":
-		if _, scale := obj.(*autoscalingv1.Scale); !scale {
-			return apierrors.NewBadRequest("the name of the object (" + nameFromURL(c.req.Name) + ") must be set in the object's metadata too")
-		}
-		m.SetName(c.req.Name)
-		return nil
-	}
-	return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", m.GetName(), c.req.Name))
+	return nil
 }
-
-func nameFromURL(name string) string { return name + " based on URL" }
 
 func code(created bool) int {
 	if created {

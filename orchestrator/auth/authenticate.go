@@ -2,11 +2,13 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -25,7 +27,8 @@ type AuthenticatorConfig struct {
 
 // Authenticator tells who sent a request.
 type Authenticator struct {
-	cfg AuthenticatorConfig
+	cfg      AuthenticatorConfig
+	verified certCache
 }
 
 // NewAuthenticator checks the configuration.
@@ -84,17 +87,22 @@ func (a *Authenticator) Token(ctx context.Context, token string, audiences []str
 
 // certificate verifies a client's chain. TLS only asked for it: whether it is
 // good is decided here, so that the answer is a Status and not a broken handshake.
+// A chain that was verified is remembered until it expires.
 func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error) {
 	if a.cfg.ClientCAs == nil {
 		return nil, errors.New("client certificates are not accepted")
+	}
+	leaf, now := chain[0], a.cfg.Now()
+	key := sha256.Sum256(leaf.Raw)
+	if u, ok := a.verified.get(key, now); ok {
+		return u, nil
 	}
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	leaf := chain[0]
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: a.cfg.ClientCAs, Intermediates: intermediates, CurrentTime: a.cfg.Now(),
+	found, err := leaf.Verify(x509.VerifyOptions{
+		Roots: a.cfg.ClientCAs, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
@@ -103,10 +111,52 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error
 	if leaf.Subject.CommonName == "" {
 		return nil, errors.New("the client certificate has no common name")
 	}
-	return authenticated(&user.DefaultInfo{
+	u := authenticated(&user.DefaultInfo{
 		Name: leaf.Subject.CommonName, Groups: leaf.Subject.Organization,
-		Extra: map[string][]string{user.CredentialIDKey: {fmt.Sprintf("X509SHA256=%x", leaf.SubjectKeyId)}},
-	}), nil
+		Extra: map[string][]string{user.CredentialIDKey: {fmt.Sprintf("X509SHA256=%x", key)}},
+	})
+	a.verified.put(key, knownCert{u, earliestEnd(found[0])})
+	return u, nil
+}
+
+// earliestEnd is when the first certificate of a chain expires.
+func earliestEnd(chain []*x509.Certificate) time.Time {
+	end := chain[0].NotAfter
+	for _, c := range chain[1:] {
+		if c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
+
+// certCache remembers the users of verified certificates, by the leaf's hash.
+type certCache struct {
+	mu    sync.RWMutex
+	known map[[32]byte]knownCert
+}
+
+type knownCert struct {
+	user user.Info
+	end  time.Time
+}
+
+const certCacheSize = 4096
+
+func (c *certCache) get(key [32]byte, now time.Time) (user.Info, bool) {
+	c.mu.RLock()
+	k, ok := c.known[key]
+	c.mu.RUnlock()
+	return k.user, ok && now.Before(k.end)
+}
+
+func (c *certCache) put(key [32]byte, k knownCert) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) >= certCacheSize {
+		c.known = map[[32]byte]knownCert{}
+	}
+	c.known[key] = k
 }
 
 // authenticated adds the group of all who showed a credential.
