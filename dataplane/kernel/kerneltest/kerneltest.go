@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -237,25 +238,31 @@ func In(ns netns.NsHandle, f func()) error {
 }
 
 // Command is a command that starts in the namespace and in a cgroup; "" keeps
-// the cgroup. It is killed when the test ends.
+// the cgroup. It ends after two minutes, in case nobody is left to kill it.
 func (n *NetNS) Command(tb testing.TB, cgroup string, name string, args ...string) *exec.Cmd {
 	tb.Helper()
-	if cgroup == "" {
-		return exec.Command("nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
+	// The thread that starts a process may be one that In uses up, so the kernel
+	// cannot be asked to kill the process with its parent (PR_SET_PDEATHSIG).
+	args = append([]string{"--net=" + n.Path, "timeout", "--signal=KILL", "120", name}, args...)
+	cmd := exec.Command("nsenter", args...)
+	if cgroup != "" {
+		line := append([]string{"-c", `echo 0 > "$0/cgroup.procs" && exec nsenter "$@"`, cgroup}, args...)
+		cmd = exec.Command("sh", line...)
 	}
-	line := append([]string{"-c", `echo 0 > "$0/cgroup.procs" && exec nsenter --net="$@"`, cgroup, n.Path, name}, args...)
-	return exec.Command("sh", line...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
 }
 
-// Start starts cmd and kills it when the test ends.
-func Start(tb testing.TB, cmd *exec.Cmd) {
+// Start starts cmd and returns what kills it, which the test's end does too.
+func Start(tb testing.TB, cmd *exec.Cmd) (kill func()) {
 	tb.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_, _ = cmd.Process.Wait()
+	kill = sync.OnceFunc(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
 	})
+	tb.Cleanup(kill)
+	return kill
 }
