@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -50,13 +51,25 @@ func Meshed(pod *corev1.Pod) bool {
 
 // mesh is what meshed pods get around them: their socket and the interception.
 type mesh struct {
-	sockets     *socket.Sockets
+	sockets     *socket.Sockets // nil: no pod can be meshed
 	interceptor Interceptor
+	retain      func(ctx context.Context, uids []string) error
+}
+
+// meshed says whether a pod is to be meshed, and that this node can do it.
+func (m *mesh) meshed(pod *corev1.Pod) (bool, error) {
+	if !Meshed(pod) {
+		return false, nil
+	}
+	if m.sockets == nil {
+		return false, errors.New("the pod has a sidecar, but this node has no mesh")
+	}
+	return true, nil
 }
 
 func (m *mesh) Prepare(_ context.Context, pod *corev1.Pod, netns string, ips []netip.Addr) error {
-	if !Meshed(pod) {
-		return nil
+	if ok, err := m.meshed(pod); !ok {
+		return err
 	}
 	p, err := interception(pod)
 	if err != nil {
@@ -78,8 +91,8 @@ func (m *mesh) Prepare(_ context.Context, pod *corev1.Pod, netns string, ips []n
 }
 
 func (m *mesh) Attach(_ context.Context, pod *corev1.Pod, container, cgroup string) error {
-	if !Meshed(pod) {
-		return nil
+	if ok, err := m.meshed(pod); !ok {
+		return err
 	}
 	role := intercept.App
 	if container == sidecarName {
@@ -91,15 +104,15 @@ func (m *mesh) Attach(_ context.Context, pod *corev1.Pod, container, cgroup stri
 // Adopt serves the socket of a pod that runs; its interception is in the kernel
 // and needs nobody.
 func (m *mesh) Adopt(_ context.Context, pod *corev1.Pod) error {
-	if !Meshed(pod) {
-		return nil
+	if ok, err := m.meshed(pod); !ok {
+		return err
 	}
 	return m.sockets.Serve(pod)
 }
 
 func (m *mesh) Remove(_ context.Context, pod *corev1.Pod) error {
-	if !Meshed(pod) {
-		return nil
+	if ok, err := m.meshed(pod); !ok {
+		return err
 	}
 	if err := m.interceptor.Remove(string(pod.UID)); err != nil {
 		return fmt.Errorf("remove interception: %w", err)
@@ -107,7 +120,17 @@ func (m *mesh) Remove(_ context.Context, pod *corev1.Pod) error {
 	return m.sockets.Close(pod.UID)
 }
 
-func (m *mesh) Retain(_ context.Context, uids []string) error { return m.interceptor.Retain(uids) }
+func (m *mesh) Retain(ctx context.Context, uids []string) error {
+	if m.interceptor != nil {
+		if err := m.interceptor.Retain(uids); err != nil {
+			return fmt.Errorf("retain interception: %w", err)
+		}
+	}
+	if m.retain != nil {
+		return m.retain(ctx, uids)
+	}
+	return nil
+}
 
 // interception reads what a pod's annotations exclude.
 func interception(pod *corev1.Pod) (intercept.Pod, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 )
@@ -92,6 +93,19 @@ func (d *Daemon) Client(ctx context.Context) (*client.Client, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for containerd: %w", ctx.Err())
 	}
+}
+
+// Version is the runtime's name and version, as a Node shows them.
+func (d *Daemon) Version(ctx context.Context) string {
+	c, err := d.Client(ctx)
+	if err != nil || d.cfg.Address == "" {
+		return "containerd://" + version.Version
+	}
+	v, err := c.Version(ctx)
+	if err != nil {
+		return "containerd://unknown"
+	}
+	return "containerd://" + v.Version
 }
 
 // Run serves until ctx ends. Containers are left as they are.

@@ -52,6 +52,23 @@ type Store struct {
 	mu    sync.Mutex
 	known map[string]*Image // by normalised reference
 	pulls map[string]*pull
+	told  func()
+}
+
+// OnChange registers who is told that the node has other images than before.
+func (s *Store) OnChange(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = f
+}
+
+func (s *Store) changed() {
+	s.mu.Lock()
+	f := s.told
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }
 
 type pull struct {
@@ -184,6 +201,7 @@ func (s *Store) Import(ctx context.Context, tar io.Reader) ([]*Image, error) {
 		}
 		out = append(out, img)
 	}
+	s.changed()
 	return out, nil
 }
 
@@ -199,5 +217,6 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err := s.cfg.Client.ImageService().Delete(ctx, ref, images.SynchronousDelete()); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
+	s.changed()
 	return nil
 }

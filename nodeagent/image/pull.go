@@ -61,6 +61,7 @@ func (s *Store) fetch(ctx context.Context, ref string, secrets []*corev1.Secret,
 		return
 	}
 	p.img, p.err = s.learn(ctx, ci.Metadata())
+	s.changed()
 }
 
 func (s *Store) resolver(secrets []*corev1.Secret) remotes.Resolver {

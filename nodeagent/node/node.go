@@ -115,6 +115,9 @@ func (n *Node) Get() *corev1.Node {
 	return node
 }
 
+// Subscribe follows the Node object.
+func (n *Node) Subscribe(handle func(client.Event)) (cancel func()) { return n.view.Subscribe(handle) }
+
 // Machine is what was read of the machine.
 func (n *Node) Machine() Machine { return n.machine }
 
