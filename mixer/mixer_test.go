@@ -43,6 +43,8 @@ type mesh struct {
 	pods  map[string]*corev1.Pod
 	conns map[string]*grpc.ClientConn
 	http  string
+
+	sockets map[string]string
 }
 
 func pod(name, app, version, ip string) *corev1.Pod {
@@ -62,7 +64,7 @@ func start(t testing.TB, change func(*Config)) *mesh {
 	t.Helper()
 	api := memory.New(nil)
 	t.Cleanup(api.Close)
-	m := &mesh{t: t, pods: map[string]*corev1.Pod{}, conns: map[string]*grpc.ClientConn{}}
+	m := &mesh{t: t, pods: map[string]*corev1.Pod{}, conns: map[string]*grpc.ClientConn{}, sockets: map[string]string{}}
 	for _, p := range []*corev1.Pod{
 		pod("frontend-0", "frontend", "v1", "10.244.0.2"), pod("pictures-0", "pictures", "v1", "10.244.0.3"),
 		pod("pictures-1", "pictures", "v1", "10.244.0.4"), pod("pictures-2", "pictures", "v2.0-alpha", "10.244.0.5"),
@@ -105,6 +107,7 @@ func (m *mesh) serve() {
 		if err != nil {
 			m.t.Fatal(err)
 		}
+		m.sockets[name] = l.Addr().String()
 		s := grpc.NewServer()
 		m.Receiver().For(p).Register(s)
 		servers = append(servers, s)

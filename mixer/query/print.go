@@ -127,7 +127,7 @@ func tree(spans []SpanView) []string {
 		if s.Proxy {
 			b.WriteString(" (sidecar)")
 		}
-		b.WriteString(" " + clean(s.Name))
+		b.WriteString(" " + clean(s.Title))
 		out[i] = b.String()
 	}
 	return out

@@ -34,6 +34,7 @@ type SpanView struct {
 	Depth      int            `json:"depth"`
 	Service    string         `json:"service"`
 	Name       string         `json:"name"`
+	Title      string         `json:"title"` // what a person calls it: a sidecar's is named by its request
 	Kind       string         `json:"kind"`
 	Proxy      bool           `json:"proxy"`    // made by a sidecar
 	OffsetNS   int64          `json:"offsetNs"` // from the trace's start
@@ -179,7 +180,7 @@ func (v *TraceView) finish(roots []*twig) {
 func (t *twig) view(depth int) SpanView {
 	s := SpanView{
 		SpanID: hex.EncodeToString(t.SpanId), ParentID: hex.EncodeToString(t.ParentSpanId), Depth: depth,
-		Service: t.Service, Name: t.Name, Kind: kindName(t.Kind),
+		Service: t.Service, Name: t.Name, Title: t.title(), Kind: kindName(t.Kind),
 		OffsetNS: t.start, DurationNS: t.end - t.start, SkewNS: t.skew,
 		Error: t.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR, Status: t.Status.GetMessage(),
 		Attributes: attributes(t.Attributes), Resource: attributes(t.Resource.GetAttributes()),
@@ -191,7 +192,7 @@ func (t *twig) view(depth int) SpanView {
 	return s
 }
 
-// title is what a person calls the span: a sidecar's is named by its request.
+// title is SpanView.Title.
 func (t *twig) title() string {
 	a := attributes(t.Attributes)
 	method, _ := a["http.method"].(string)

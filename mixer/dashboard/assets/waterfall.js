@@ -60,7 +60,7 @@ export function waterfall(trace) {
         onclick: (e) => (e.stopPropagation(), toggle(state.closed, i)),
       }, parent ? (state.closed.has(i) ? '▸' : '▾') : ''),
       h('i', { class: 'dot ' + colour(span.service) + (span.proxy ? ' proxy' : '') }),
-      h('b', {}, span.service || 'unknown'), span.error && icon('error', 13, 'bad'), h('span', { class: 'op' }, span.name)),
+      h('b', {}, span.service || 'unknown'), span.error && icon('error', 13, 'bad'), h('span', { class: 'op' }, span.title)),
     h('div', { class: 'time' }, axis.map((t) => h('i', { class: 'grid', style: { left: left(t) } })), bar, text,
       (span.events || []).map((e) => h('i', { class: 'event', title: e.name, style: { left: left(e.offsetNs) } }))));
   }
@@ -85,7 +85,7 @@ export function waterfall(trace) {
 // inside is everything that a span says.
 function inside(span) {
   const facts = {
-    kind: span.kind + (span.proxy ? ' (sidecar)' : ''), 'begins after': nanos(span.offsetNs), duration: nanos(span.durationNs), 'span id': span.spanId,
+    name: span.name, kind: span.kind + (span.proxy ? ' (sidecar)' : ''), 'begins after': nanos(span.offsetNs), duration: nanos(span.durationNs), 'span id': span.spanId,
   };
   if (span.parentSpanId) facts['parent span id'] = span.parentSpanId;
   if (span.status) facts.status = span.status;

@@ -1,0 +1,128 @@
+package accesslog
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-mesh/xebec/mixer/enrich"
+	"github.com/xebec-mesh/xebec/mixer/metrics"
+)
+
+type peers struct{}
+
+func (peers) ByIP(ip netip.Addr) *enrich.Workload {
+	if ip.String() == "10.0.0.9" {
+		return &enrich.Workload{Namespace: "shop", Name: "cart", App: "cart", Version: "v2"}
+	}
+	return nil
+}
+func (peers) ByPrincipal(p string) *enrich.Workload {
+	if p == "spiffe://cluster.local/ns/shop/sa/only" {
+		return &enrich.Workload{Namespace: "shop", Name: "only", App: "only"}
+	}
+	return nil
+}
+func (peers) HasService(namespace, name string) bool { return namespace == "shop" && name == "cart" }
+
+type sink struct {
+	labels []metrics.Labels
+	seen   []metrics.Observation
+}
+
+func (s *sink) Observe(l metrics.Labels, o metrics.Observation) {
+	s.labels, s.seen = append(s.labels, l), append(s.seen, o)
+}
+
+func logs(pairs ...string) *logspb.LogsData {
+	rec := &logspb.LogRecord{}
+	for i := 0; i < len(pairs); i += 2 {
+		rec.Attributes = append(rec.Attributes, &commonpb.KeyValue{Key: pairs[i], Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: pairs[i+1]}}})
+	}
+	return &logspb.LogsData{ResourceLogs: []*logspb.ResourceLogs{{ScopeLogs: []*logspb.ScopeLogs{{LogRecords: []*logspb.LogRecord{rec}}}}}}
+}
+
+var self = &enrich.Workload{Namespace: "shop", Name: "web", App: "web", Version: "v1", ServiceAccount: "web", Meshed: true}
+
+func TestLabels(t *testing.T) {
+	for name, tc := range map[string]struct {
+		in    []string
+		check func(metrics.Labels) bool
+	}{
+		"callee by address": {[]string{"reporter", "source", "upstream_host", "10.0.0.9:80", "upstream_cluster", "outbound|80||cart.shop.svc.cluster.local", "peer_uri", "spiffe://x"},
+			func(l metrics.Labels) bool {
+				return l.DestinationApp == "cart" && l.DestinationVersion == "v2" && l.ServiceName == "cart" && l.ServiceNamespace == "shop" && l.Security == "mutual_tls" && l.SourceApp == "web"
+			}},
+		"never arrived": {[]string{"reporter", "source", "upstream_host", "-", "upstream_cluster", "outbound|80|v3|cart.shop.svc.cluster.local", "response_code", "0", "response_flags", "UF"},
+			func(l metrics.Labels) bool {
+				return l.DestinationApp == "cart" && l.DestinationVersion == "v3" && l.DestinationNamespace == "shop" && l.Flags == "UF" && l.Code == "0" && l.Security == "none"
+			}},
+		"another host": {[]string{"reporter", "source", "upstream_host", "93.184.216.34:443", "upstream_cluster", "outbound|443||api.example.com"},
+			func(l metrics.Labels) bool { return l.DestinationApp == "api.example.com" && l.Service == "api.example.com" }},
+		"caller by principal": {[]string{"reporter", "destination", "downstream_remote_address", "10.9.9.9:1", "peer_uri", "spiffe://cluster.local/ns/shop/sa/only"},
+			func(l metrics.Labels) bool { return l.SourceApp == "only" && l.DestinationApp == "web" }},
+		"service by server name": {[]string{"reporter", "destination", "requested_host", "outbound_.80_._.cart.shop.svc.cluster.local", "authority", "x"},
+			func(l metrics.Labels) bool { return l.Service == "cart.shop.svc.cluster.local" }},
+		"service by authority": {[]string{"reporter", "destination", "authority", "CART.shop:80"}, func(l metrics.Labels) bool { return l.ServiceName == "cart" }},
+		"invented authority":   {[]string{"reporter", "destination", "authority", "x17.example"}, func(l metrics.Labels) bool { return l.Service == "web" }},
+		"grpc":                 {[]string{"reporter", "destination", "grpc_status", "14", "response_code", "200"}, func(l metrics.Labels) bool { return l.Protocol == "grpc" && l.Failed() }},
+		"not grpc":             {[]string{"reporter", "destination", "grpc_status", "-", "response_code", "200"}, func(l metrics.Labels) bool { return l.Protocol == "http" && !l.Failed() }},
+		"tcp":                  {[]string{"reporter", "destination", "protocol", "tcp"}, func(l metrics.Labels) bool { return l.Protocol == "tcp" && l.Code == "" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s sink
+			r := Reader{Peers: peers{}, Sink: &s, TrustDomain: "cluster.local"}
+			if n := r.Consume(logs(tc.in...), self); n != 1 || !tc.check(s.labels[0]) {
+				t.Fatalf("%d: %+v", n, s.labels)
+			}
+		})
+	}
+}
+
+func TestOtherLogsAreNoRequests(t *testing.T) {
+	var s sink
+	r := Reader{Peers: peers{}, Sink: &s}
+	if n := r.Consume(logs("message", "hello"), self); n != 0 {
+		t.Fatal(n)
+	}
+	if n := r.Consume(logs("reporter", "source", "duration_ms", "12"), nil); n != 1 || s.seen[0].Duration != 12*time.Millisecond {
+		t.Fatal(n, s.seen)
+	}
+}
+
+func FuzzConsume(f *testing.F) {
+	seed, _ := proto.Marshal(logs("reporter", "source", "upstream_cluster", "outbound|80||a.b.svc.cluster.local", "duration_ms", "1e400", "authority", "[::1]:80"))
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var in logspb.LogsData
+		if proto.Unmarshal(data, &in) != nil {
+			return
+		}
+		var s sink
+		(&Reader{Peers: peers{}, Sink: &s}).Consume(&in, self)
+		for i, o := range s.seen {
+			_ = s.labels[i].Text()
+			if o.Duration < 0 {
+				t.Fatal("negative duration")
+			}
+		}
+	})
+}
+
+func BenchmarkConsume(b *testing.B) {
+	data, _ := proto.Marshal(logs("reporter", "source", "method", "GET", "path", "/photos/17", "authority", "pictures:8080", "protocol", "HTTP/1.1", "response_code", "200",
+		"response_flags", "-", "duration_ms", "12", "bytes_received", "0", "bytes_sent", "1234", "upstream_cluster", "outbound|80||cart.shop.svc.cluster.local",
+		"upstream_host", "10.0.0.9:80", "downstream_remote_address", "10.0.0.8:3333", "peer_uri", "spiffe://cluster.local/ns/shop/sa/cart", "trace_id", "0af7651916cd43dd8448eb211c80319c"))
+	r := Reader{Peers: peers{}, Sink: metrics.New(metrics.Config{}), TrustDomain: "cluster.local"}
+	for b.Loop() {
+		var in logspb.LogsData
+		if err := proto.Unmarshal(data, &in); err != nil {
+			b.Fatal(err)
+		}
+		r.Consume(&in, self)
+	}
+}
