@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -174,76 +173,6 @@ func (e *Etcd) kind(verb, key string, err error) error {
 		return fmt.Errorf("%s: %w (%w)", verb, ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", verb, is)
-}
-
-// Watch sends all changes under prefix after revision.
-func (e *Etcd) Watch(ctx context.Context, prefix string, revision int64) *Stream {
-	out := make(chan Batch, 64)
-	s := &Stream{C: out}
-	go func() {
-		defer close(out)
-		s.err = e.follow(ctx, prefix, revision, out)
-	}()
-	return s
-}
-
-func (e *Etcd) follow(ctx context.Context, prefix string, revision int64, out chan<- Batch) error {
-	_, cancel, err := e.begin(ctx)
-	if err != nil {
-		return err
-	}
-	cancel()
-	ctx, cancel = context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	c := e.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithProgressNotify())
-	if e.cfg.Dir == "" || e.cfg.Member != nil {
-		go e.askProgress(ctx)
-	}
-	for r := range c {
-		if err := r.Err(); err != nil {
-			if errors.Is(err, rpctypes.ErrCompacted) || r.CompactRevision > 0 {
-				return fmt.Errorf("watch %s from %d: %w", prefix, revision, ErrCompacted)
-			}
-			return e.kind("watch", prefix, err)
-		}
-		select {
-		case out <- batch(r):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return fmt.Errorf("watch %s: %w: the stream ended", prefix, ErrUnavailable)
-}
-
-// askProgress keeps the stream's revision near the database's although others
-// write keys outside of the prefix, or to other servers.
-func (e *Etcd) askProgress(ctx context.Context) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			_ = e.client.RequestProgress(ctx) // an error ends the watch too, which reports it
-		}
-	}
-}
-
-func batch(r clientv3.WatchResponse) Batch {
-	b := Batch{Revision: r.Header.Revision, Events: make([]Event, len(r.Events))}
-	for i, ev := range r.Events {
-		b.Events[i] = Event{Entry: entry(ev.Kv), Created: ev.IsCreate(), Deleted: ev.Type == mvccpb.DELETE}
-	}
-	if n := len(b.Events); n > 0 {
-		// The header is the database's revision when the batch was sent, which may
-		// be ahead of events that are still on their way.
-		b.Revision = b.Events[n-1].Revision
-	}
-	return b
 }
 
 func entry(kv *mvccpb.KeyValue) Entry {
