@@ -14,7 +14,9 @@
 //	create: Default, PrepareCreate, admission, Default, ValidateCreate, Warnings
 //	update: Default, PrepareUpdate, admission, Default, ValidateUpdate, Warnings
 //
-// Default must therefore be idempotent. Any function of a Kind may be nil, which
+// Default must therefore be idempotent. After PrepareUpdate the new object may
+// share memory with the old one, in the parts that it takes from there; those are
+// defaulted already, so that Default does not write to them, and nobody else may. Any function of a Kind may be nil, which
 // means that there is nothing to do; the methods in verbs.go hide that.
 package resource
 

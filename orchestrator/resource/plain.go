@@ -87,7 +87,6 @@ func validateRevision(o Object) field.ErrorList {
 	return errs
 }
 
-
 const (
 	highestPriority = int32(1000000000) // of users; those above are the system's
 	systemPrefix    = "system-"

@@ -133,7 +133,7 @@ func countSpec(o Object, changed bool) {
 
 func preparePodStatus(p, old *corev1.Pod) {
 	p.Spec = old.Spec
-	p.DeletionTimestamp = nil
+	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = old.DeletionTimestamp, old.DeletionGracePeriodSeconds
 	p.OwnerReferences = old.OwnerReferences
 	if p.Status.QOSClass == "" {
 		p.Status.QOSClass = old.Status.QOSClass

@@ -113,6 +113,7 @@ func update(s *script.State, args []string) (string, error) {
 	part.BeforeUpdate(obj, old)
 	k.SetDefaults(obj)
 	obj.SetResourceVersion("1")
+	obj.SetCreationTimestamp(old.GetCreationTimestamp())
 	errs := part.CheckUpdate(obj, old)
 	obj.SetResourceVersion("")
 	if len(errs) > 0 {

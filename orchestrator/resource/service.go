@@ -185,7 +185,7 @@ func normalizeClusterIPs(s, old *corev1.ServiceSpec) {
 	switch {
 	case s.ClusterIP == "" && old.ClusterIP != "" && sameIPs:
 		s.ClusterIPs = nil
-	case s.ClusterIP != old.ClusterIP && sameIPs && s.ClusterIP != "":
+	case s.ClusterIP != old.ClusterIP && s.ClusterIP != "" && (sameIPs || len(s.ClusterIPs) == 0):
 		s.ClusterIPs = []string{s.ClusterIP}
 	}
 }
