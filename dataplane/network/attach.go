@@ -139,8 +139,7 @@ func (w *wiring) build(host, pod *netlink.Handle, ns netns.NsHandle) error {
 }
 
 func (w *wiring) buildPod(pod *netlink.Handle) error {
-	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loopback}}
-	if err := pod.LinkSetUp(lo); err != nil {
+	if err := pod.LinkSetUp(loopbackLink); err != nil {
 		return fmt.Errorf("bring up loopback: %w", err)
 	}
 	link, err := pod.LinkByName(w.ifName)

@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// loopbackLink stands for lo: only its index counts.
+var loopbackLink = &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loopback, Name: "lo"}}
+
 // setGateway puts the gateway addresses on loopback, where a node's addresses
 // need no driver, and sees to it that packets to pods that are gone do not leave
 // the node.
@@ -40,7 +43,6 @@ func (n *Network) setGateway() error {
 // setAddresses makes these, and none of an earlier configuration, the addresses
 // of the node in the pod network.
 func (n *Network) setAddresses(want []netip.Addr) error {
-	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loopback, Name: "lo"}}
 	file := filepath.Join(n.cfg.State, "gateways.json")
 	var before []netip.Addr
 	if data, err := os.ReadFile(file); err == nil {
@@ -64,12 +66,12 @@ func (n *Network) setAddresses(want []netip.Addr) error {
 		} else {
 			addr.ValidLft, addr.PreferedLft = math.MaxInt32, 0
 		}
-		if err := n.host.AddrReplace(lo, addr); err != nil {
+		if err := n.host.AddrReplace(loopbackLink, addr); err != nil {
 			return fmt.Errorf("add address %s: %w", a, err)
 		}
 	}
 	for _, a := range before {
-		err := n.removeAddress(lo, a, want)
+		err := n.removeAddress(a, want)
 		if err != nil {
 			return err
 		}
@@ -80,11 +82,11 @@ func (n *Network) setAddresses(want []netip.Addr) error {
 	return os.WriteFile(file, data, 0o644)
 }
 
-func (n *Network) removeAddress(lo netlink.Link, a netip.Addr, keep []netip.Addr) error {
+func (n *Network) removeAddress(a netip.Addr, keep []netip.Addr) error {
 	if slices.Contains(keep, a) {
 		return nil
 	}
-	err := n.host.AddrDel(lo, &netlink.Addr{IPNet: single(a)})
+	err := n.host.AddrDel(loopbackLink, &netlink.Addr{IPNet: single(a)})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("remove address %s: %w", a, err)
 	}
