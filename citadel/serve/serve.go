@@ -67,8 +67,12 @@ func New(cfg Config) (*Server, error) {
 	return &Server{cfg: cfg}, nil
 }
 
-// For is the services as the pods of one service account see them.
+// For is the services as the pods of one service account see them; "" is the
+// namespace's default service account.
 func (s *Server) For(namespace, serviceAccount string) *Workload {
+	if serviceAccount == "" {
+		serviceAccount = "default"
+	}
 	id := ca.Identity{Namespace: namespace, ServiceAccount: serviceAccount}
 	return &Workload{server: s, id: id, uri: id.URI(s.cfg.TrustDomain).String()}
 }
