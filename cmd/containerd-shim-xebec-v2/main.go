@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 
@@ -23,6 +24,9 @@ import (
 )
 
 func main() {
+	// What a shim logs ends in the daemon's standard error. Its errors reach the
+	// daemon as answers; what it would print beside them is noise of its ending.
+	_ = log.SetLevel("fatal")
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -165,11 +166,17 @@ func (r *Runtime) createTask(ctx context.Context, req Request, root *Rootfs, out
 	for _, m := range root.Mounts {
 		t.Rootfs = append(t.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	resp, err := r.cfg.Client.TaskService().Create(ctx, t)
-	if err != nil {
-		return 0, fmt.Errorf("create task of container %s: %w", req.ID, errgrpc.ToNative(err))
+	for try := 0; ; try++ {
+		resp, err := r.cfg.Client.TaskService().Create(ctx, t)
+		if err == nil {
+			return resp.Pid, nil
+		}
+		// The pod's shim may be ending, since its last container has just gone: the
+		// next attempt starts a new one.
+		if try == 3 || !strings.Contains(err.Error(), "ttrpc: closed") {
+			return 0, fmt.Errorf("create task of container %s: %w", req.ID, errgrpc.ToNative(err))
+		}
 	}
-	return resp.Pid, nil
 }
 
 // Discard removes a file system that no container came to use.

@@ -206,6 +206,9 @@ func containerOf(pod *corev1.Pod, name string) *corev1.Container {
 // finish says goodbye: nothing of the pod is left on this node.
 func (a *actor) finish() {
 	a.done = true
+	if err := a.home.clean(logDir(a.m.cfg.LogDir, a.pod)); err != nil {
+		a.log.Warn("remove the pod's files", "err", err)
+	}
 	a.publish(a.m.cfg.Now())
 	if a.gone {
 		a.m.cfg.Status.Forget(a.pod)

@@ -24,9 +24,11 @@ func (a *actor) adopt(ctx context.Context, s *saved, found []*container.Containe
 		a.adoptSandbox(ctx, s)
 	}
 	slices.SortFunc(found, func(x, y *container.Container) int { return cmp.Compare(x.Attempt(), y.Attempt()) })
+	exits := a.home.exits()
 	for _, c := range found {
-		a.adoptContainer(c)
+		a.adoptContainer(c, exits)
 	}
+	a.adoptExits(exits)
 	a.sweep()
 	a.shown = *a.pod.Status.DeepCopy()
 }
@@ -60,7 +62,7 @@ func (a *actor) adoptSandbox(ctx context.Context, s *saved) {
 }
 
 // adoptContainer takes over one container; a later attempt replaces an earlier.
-func (a *actor) adoptContainer(c *container.Container) {
+func (a *actor) adoptContainer(c *container.Container, exits map[string]record) {
 	name := c.Label(container.LabelName)
 	if !hasContainer(a.pod, name) {
 		a.dead = append(a.dead, c)
@@ -86,7 +88,7 @@ func (a *actor) adoptContainer(c *container.Container) {
 		}
 	}
 	if c.State == container.Gone {
-		a.adoptExit(u, c)
+		a.adoptExit(u, c, exits)
 		return
 	}
 	// Running, or stopped while nobody looked: the wait tells.
@@ -99,13 +101,49 @@ func (a *actor) adoptContainer(c *container.Container) {
 	}
 }
 
-func (a *actor) adoptExit(u *Unit, c *container.Container) {
-	rec := record{Code: 137, Reason: "ContainerStatusUnknown", Message: "The container could not be located when the agent restarted", FinishedAt: a.m.cfg.Now()}
-	if ok, err := readJSON(a.home.exit(c.ID), &rec); err != nil || !ok {
-		a.log.Info("a container ended while nobody looked", "container", c.Label(container.LabelName), "err", err)
+func (a *actor) adoptExit(u *Unit, c *container.Container, exits map[string]record) {
+	rec, ok := exits[c.ID]
+	if !ok {
+		rec = record{
+			Code: 137, Reason: "ContainerStatusUnknown", FinishedAt: a.m.cfg.Now(), StartedAt: u.StartedAt,
+			Message: "The container could not be located when the agent restarted",
+		}
 	}
-	u.Stage, u.ExitCode, u.Reason, u.Message, u.FinishedAt, u.Crashes = Exited, rec.Code, rec.Reason, rec.Message, rec.FinishedAt, max(1, rec.Crashes)
+	u.adopt(rec)
 	a.dead = append(a.dead, c)
+}
+
+func (u *Unit) adopt(rec record) {
+	u.Stage, u.ExitCode, u.Reason, u.Message = Exited, rec.Code, rec.Reason, rec.Message
+	u.StartedAt, u.FinishedAt, u.Crashes = rec.StartedAt, rec.FinishedAt, max(1, rec.Crashes)
+}
+
+// adoptExits takes over what is known of containers that are gone altogether: from
+// the files of this node, else from what the API was last told.
+func (a *actor) adoptExits(exits map[string]record) {
+	for id, rec := range exits {
+		if !hasContainer(a.pod, rec.Name) {
+			continue
+		}
+		if u := a.o.unit(rec.Name); u.Attempt <= rec.Attempt {
+			u.Attempt, u.ID = rec.Attempt+1, id
+			u.adopt(rec)
+		}
+	}
+	for _, list := range [][]corev1.ContainerStatus{a.pod.Status.InitContainerStatuses, a.pod.Status.ContainerStatuses} {
+		for _, st := range list {
+			t := st.State.Terminated
+			if t == nil {
+				t = st.LastTerminationState.Terminated
+			}
+			if !hasContainer(a.pod, st.Name) || a.o.unit(st.Name).Attempt > 0 || t == nil {
+				continue
+			}
+			u := a.o.unit(st.Name)
+			u.Attempt, u.ID, u.ImageID = int(st.RestartCount)+1, strings.TrimPrefix(t.ContainerID, "containerd://"), st.ImageID
+			u.adopt(record{Code: int(t.ExitCode), Reason: t.Reason, Message: t.Message, StartedAt: t.StartedAt.Time, FinishedAt: t.FinishedAt.Time})
+		}
+	}
 }
 
 func hasContainer(pod *corev1.Pod, name string) bool {

@@ -20,15 +20,16 @@ func (e updated) hear(a *actor) {
 	old := a.pod
 	a.pod = e.pod
 	if d := e.pod.DeletionTimestamp; d != nil {
-		// The deletion's time is when the grace period is over. An agent whose clock
-		// is behind the server's still gives the whole period.
+		// The deletion's time is when the grace period is over, in whole seconds. The
+		// pod gets its whole period from when we hear of it, within that second.
 		by := d.Time
 		if g := e.pod.DeletionGracePeriodSeconds; g != nil && a.o.End == nil {
-			if latest := a.m.cfg.Now().Add(time.Duration(*g) * time.Second); latest.Before(by) || by.Before(a.m.cfg.Now()) {
-				by = latest
+			whole := a.m.cfg.Now().Add(time.Duration(*g) * time.Second)
+			if last := by.Add(time.Second); whole.Before(last) && by.Before(whole) {
+				by = whole
 			}
 		}
-		if a.o.End == nil || a.o.End.Reason != "" || by.Before(a.o.End.By) {
+		if a.o.End == nil || a.o.End.Reason != "" || by.Before(a.o.End.By.Add(-time.Second)) {
 			a.end(&Termination{By: by})
 		}
 	}
@@ -144,6 +145,8 @@ func (e notStarted) hear(a *actor) {
 		u.Stage, u.ID, u.StartedAt, u.FinishedAt = Exited, e.id, now, now
 		u.ExitCode, u.Reason, u.Message = 128, e.reason, e.message
 		u.Crashes++
+		a.saveExit(record{Code: 128, Reason: e.reason, Message: e.message, FinishedAt: now}, e.name, u)
+		a.tellBackoff(e.name, u)
 		return
 	}
 	u.Stage = Idle
@@ -186,13 +189,21 @@ func (e exitedEvent) hear(a *actor) {
 	u.Reason, u.Message = e.rec.Reason, e.rec.Message
 	u.Started, u.Ready, u.Kill = false, false, ""
 	u.Crashes++
-	rec := e.rec
-	rec.Crashes = u.Crashes
-	if err := writeJSON(a.home.exit(e.id), rec); err != nil {
-		a.log.Warn("save exit of container", "container", e.name, "err", err)
+	a.saveExit(e.rec, e.name, u)
+	a.tellBackoff(e.name, u)
+}
+
+// saveExit keeps an exit for the next agent.
+func (a *actor) saveExit(rec record, name string, u *Unit) {
+	rec.Crashes, rec.Name, rec.Attempt, rec.StartedAt = u.Crashes, name, u.Attempt-1, u.StartedAt
+	if err := writeJSON(a.home.exit(u.ID), rec); err != nil {
+		a.log.Warn("save exit of container", "container", name, "err", err)
 	}
-	if d := backoff(u.Crashes - 1); d > 0 && a.o.End == nil && restarts(a.pod, containerOf(a.pod, e.name), u.ExitCode) {
-		a.eventFor(e.name, corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", e.name, a.pod.Name, a.pod.Namespace, a.uid)
+}
+
+func (a *actor) tellBackoff(name string, u *Unit) {
+	if backoff(u.Crashes-1) > 0 && a.o.End == nil && restarts(a.pod, containerOf(a.pod, name), u.ExitCode) {
+		a.eventFor(name, corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", name, a.pod.Name, a.pod.Namespace, a.uid)
 	}
 }
 

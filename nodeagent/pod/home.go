@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,12 +70,27 @@ func (h home) load() (*saved, error) {
 
 // record is how a container ended.
 type record struct {
+	Name       string    `json:"name"`
+	Attempt    int       `json:"attempt"`
 	Code       int       `json:"code"`
 	Reason     string    `json:"reason"`
 	Message    string    `json:"message,omitempty"`
 	StartedAt  time.Time `json:"startedAt"`
 	FinishedAt time.Time `json:"finishedAt"`
 	Crashes    int       `json:"crashes,omitempty"`
+}
+
+// exits are how the pod's containers ended, by id.
+func (h home) exits() map[string]record {
+	out := map[string]record{}
+	files, _ := filepath.Glob(h.exit("*"))
+	for _, f := range files {
+		var r record
+		if ok, err := readJSON(f, &r); ok && err == nil {
+			out[strings.TrimSuffix(filepath.Base(f), ".json")] = r
+		}
+	}
+	return out
 }
 
 func writeJSON(path string, v any) error {

@@ -5,13 +5,17 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/xebec-mesh/xebec/nodeagent/container"
 	"github.com/xebec-mesh/xebec/nodeagent/containerd"
@@ -213,4 +217,286 @@ func TestPodRuns(t *testing.T) {
 		m.delete(name)
 		t.Log("delete to gone:", time.Since(begin))
 	}
+}
+
+func phaseIs(want corev1.PodPhase) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool { return p != nil && p.Status.Phase == want }
+}
+
+// What a container sees of its configuration.
+func TestPodConfiguration(t *testing.T) {
+	m := newMachine(t)
+	create := func(k client.Resource, o client.Object) {
+		t.Helper()
+		if _, err := m.api.Create(m.Context(), k, o, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	meta := metav1.ObjectMeta{Namespace: "default", Name: "conf"}
+	create(client.ConfigMaps.Resource, &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"color": "blue", "file.txt": "from a map\n"}})
+	create(client.Secrets.Resource, &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"password": []byte("hunter2\n")}})
+	p := newPod("conf", "env=COLOR", "env=GREETING", "env=WHO", "env=CPU", "cat=/etc/conf/file.txt", "cat=/etc/secret/password",
+		"stat=/etc/secret/..data/password", "cat=/etc/info/labels", "write=/cache/x:1", "stat=/cache/x", "cat=/sub", "id", "cat=/etc/resolv.conf", "cat=/proc/self/oom_score_adj", "sleep=1h")
+	p.Labels = map[string]string{"app": "conf"}
+	uid, gid, fs, mode := int64(1000), int64(1001), int64(2000), int32(0o400)
+	p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &uid, FSGroup: &fs, RunAsGroup: &gid}
+	p.Spec.Volumes = []corev1.Volume{
+		{Name: "conf", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}}}},
+		{Name: "secret", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "conf", DefaultMode: &mode}}},
+		{Name: "info", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}}}}},
+		{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+	}
+	c := &p.Spec.Containers[0]
+	c.VolumeMounts = []corev1.VolumeMount{
+		{Name: "conf", MountPath: "/etc/conf"}, {Name: "secret", MountPath: "/etc/secret"}, {Name: "info", MountPath: "/etc/info"},
+		{Name: "cache", MountPath: "/cache"}, {Name: "conf", MountPath: "/sub", SubPath: "file.txt"},
+	}
+	c.Env = []corev1.EnvVar{
+		{Name: "COLOR", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}, Key: "color"}}},
+		{Name: "GREETING", Value: "hello $(COLOR) $$(COLOR) $(NONE)"},
+		{Name: "WHO", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+		{Name: "CPU", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu", Divisor: resource.MustParse("1m")}}},
+	}
+	c.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	m.create(p)
+	m.until("conf", "running", ready)
+	want := strings.Join([]string{
+		"COLOR=blue", "GREETING=hello blue $(COLOR) $(NONE)", "WHO=conf", "CPU=250", "from a map", "hunter2",
+		"/etc/secret/..data/password -r--r----- 0:2000", `app="conf"`,
+	}, "\n")
+	got := m.settled("conf", "app", "oom", func(s string) bool { return strings.Count(s, "\n") >= 14 })
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("log =\n%s\nwant it to begin with\n%s", got, want)
+	}
+	for _, part := range []string{"/cache/x -rw-r--r-- 1000:2000\nfrom a map\nuid 1000 gid 1001 groups [1001 2000", "nameserver 10.96.0.10", "search default.svc.cluster.local svc.cluster.local cluster.local"} {
+		if !strings.Contains(got, part) {
+			t.Errorf("log =\n%s\nwant in it %q", got, part)
+		}
+	}
+}
+
+// settled waits until a container's log is as ok wants it.
+func (m *machine) settled(name, container, what string, ok func(string) bool) string {
+	m.Helper()
+	ctx, cancel := context.WithTimeout(m.Context(), 20*time.Second)
+	defer cancel()
+	v, err := m.mgr.Find(ctx, "default", name)
+	if err != nil {
+		m.Fatal(err)
+	}
+	w := &until{ok: ok, cancel: cancel}
+	if err := logs.Read(ctx, v.Containers[container].Log, logs.Query{Tail: -1, Follow: true, Ended: v.Containers[container].Ended}, w, w); err != nil {
+		m.Fatal(err)
+	}
+	if !ok(w.b.String()) {
+		m.Fatalf("log of %s/%s is not %s:\n%s", name, container, what, w.b.String())
+	}
+	return w.b.String()
+}
+
+type until struct {
+	b      bytes.Buffer
+	ok     func(string) bool
+	cancel func()
+}
+
+func (u *until) Write(p []byte) (int, error) {
+	u.b.Write(p)
+	if u.ok(u.b.String()) {
+		u.cancel()
+	}
+	return len(p), nil
+}
+
+func waitingFor(reason string) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool {
+		if p == nil {
+			return false
+		}
+		for _, c := range append(p.Status.ContainerStatuses, p.Status.InitContainerStatuses...) {
+			if c.State.Waiting != nil && c.State.Waiting.Reason == reason {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// How pods end and begin again.
+func TestPodLifecycle(t *testing.T) {
+	m := newMachine(t)
+
+	done := newPod("done", "print=bye", "write=/dev/termination-log:all is well")
+	done.Spec.RestartPolicy = corev1.RestartPolicyNever
+	m.create(done)
+	failed := newPod("failed", "print=oh no", "exit=3")
+	failed.Spec.RestartPolicy = corev1.RestartPolicyNever
+	failed.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	m.create(failed)
+	m.create(newPod("crash", "exit=1"))
+	bad := newPod("bad")
+	bad.Spec.Containers[0].Command = []string{"/nothing"}
+	m.create(bad)
+	absent := newPod("absent")
+	absent.Spec.Containers[0].Image = "127.0.0.1:1/none:v1"
+	m.create(absent)
+	unset := newPod("unset", "env=A", "sleep=1h")
+	unset.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "late"}, Key: "a"}}}}
+	m.create(unset)
+	hungry := newPod("hungry", "eat=200")
+	hungry.Spec.RestartPolicy = corev1.RestartPolicyNever
+	hungry.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}
+	m.create(hungry)
+
+	p := m.until("done", "done", phaseIs(corev1.PodSucceeded))
+	if s := p.Status.ContainerStatuses[0].State.Terminated; s == nil || s.Reason != "Completed" || s.Message != "all is well" {
+		t.Errorf("done: %+v", p.Status.ContainerStatuses[0])
+	}
+	p = m.until("failed", "failed", phaseIs(corev1.PodFailed))
+	if s := p.Status.ContainerStatuses[0].State.Terminated; s == nil || s.ExitCode != 3 || s.Message != "oh no\n" {
+		t.Errorf("failed: %+v", p.Status.ContainerStatuses[0])
+	}
+	p = m.until("crash", "in back-off", waitingFor("CrashLoopBackOff"))
+	if s := p.Status.ContainerStatuses[0]; s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 1 {
+		t.Errorf("crash: %+v", s)
+	}
+	p = m.until("bad", "in back-off", waitingFor("CrashLoopBackOff"))
+	if s := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; s == nil || s.Reason != "StartError" || !strings.Contains(s.Message, "/nothing") {
+		t.Errorf("bad: %+v", p.Status.ContainerStatuses[0])
+	}
+	m.until("absent", "failing to pull", waitingFor("ErrImagePull"))
+	m.until("absent", "backing off", waitingFor("ImagePullBackOff"))
+	p = m.until("hungry", "failed", phaseIs(corev1.PodFailed))
+	if s := p.Status.ContainerStatuses[0].State.Terminated; s == nil || s.Reason != "OOMKilled" || s.ExitCode != 137 {
+		t.Errorf("hungry: %+v", p.Status.ContainerStatuses[0])
+	}
+	m.until("unset", "waiting", waitingFor("CreateContainerConfigError"))
+	late := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "late"}, Data: map[string]string{"a": "1"}}
+	if _, err := m.api.Create(m.Context(), client.ConfigMaps.Resource, late, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.until("unset", "running", ready)
+	for _, name := range []string{"done", "failed", "crash", "bad", "absent", "unset", "hungry"} {
+		m.delete(name)
+	}
+	m.empty()
+}
+
+// empty waits until nothing is left of any pod.
+func (m *machine) empty() {
+	m.Helper()
+	var left []string
+	for range 100 {
+		left = nil
+		for _, dir := range []string{"pods", "run/pods", "run/netns", "logs", "r/io.containerd.runtime.v2.task/k8s.io"} {
+			entries, _ := os.ReadDir(filepath.Join(m.node.Dir, dir))
+			for _, e := range entries {
+				left = append(left, filepath.Join(dir, e.Name()))
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // files have no events worth their code here
+	}
+	m.Errorf("left behind: %v", left)
+}
+
+// Init containers come in order, sidecars stay and end last.
+func TestSidecars(t *testing.T) {
+	m := newMachine(t)
+	always := corev1.ContainerRestartPolicyAlways
+	p := newPod("side", "cat=/shared/log", "sleep=1h")
+	p.Spec.Volumes = []corev1.Volume{{Name: "shared"}}
+	mount := []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}}
+	p.Spec.Containers[0].VolumeMounts = mount
+	p.Spec.InitContainers = []corev1.Container{
+		{Name: "first", Image: nodetest.Ref, Args: []string{"write=/shared/log:first"}, VolumeMounts: mount},
+		{Name: "proxy", Image: nodetest.Ref, Args: []string{"print=proxy", "serve=:8099"}, RestartPolicy: &always, VolumeMounts: mount,
+			StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "stat=/shared/log"}}}, PeriodSeconds: 1, FailureThreshold: 20},
+		},
+		{Name: "flaky", Image: nodetest.Ref, Args: []string{"stat=/shared/log", "once=/shared/once"}, VolumeMounts: mount},
+	}
+	m.create(p)
+	p = m.until("side", "ready", ready)
+	if n := p.Status.InitContainerStatuses[2].RestartCount; n != 1 {
+		t.Errorf("restarts of flaky = %d, want 1", n)
+	}
+	if s := p.Status.InitContainerStatuses[1]; !s.Ready || s.State.Running == nil {
+		t.Errorf("proxy: %+v", s)
+	}
+	m.delete("side")
+
+	job := newPod("job", "print=work")
+	job.Spec.RestartPolicy = corev1.RestartPolicyNever
+	job.Spec.InitContainers = []corev1.Container{{Name: "proxy", Image: nodetest.Ref, Args: []string{"sleep=1h"}, RestartPolicy: &always}}
+	m.create(job)
+	m.until("job", "done", phaseIs(corev1.PodSucceeded))
+	m.delete("job")
+
+	slow := newPod("slow", "stubborn")
+	one := int64(1)
+	slow.Spec.TerminationGracePeriodSeconds = &one
+	slow.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "write=/tmp/started:yes"}}}}
+	m.create(slow)
+	m.until("slow", "ready", ready)
+	begin := time.Now()
+	m.delete("slow")
+	if took := time.Since(begin); took < 900*time.Millisecond || took > 5*time.Second {
+		t.Errorf("a stubborn container went in %s, want its grace period of 1s", took)
+	}
+	m.empty()
+}
+
+// Probes restart what is not alive and mark what is not ready.
+func TestProbes(t *testing.T) {
+	m := newMachine(t)
+	p := newPod("sick", "once=/shared/x", "print=ok", "sleep=1h")
+	p.Spec.Volumes = []corev1.Volume{{Name: "shared"}}
+	p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}}
+	p.Spec.Containers[0].Args = []string{"sleep=1h"}
+	p.Spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "once=/shared/x"}}}, PeriodSeconds: 1, FailureThreshold: 1}
+	m.create(p)
+	p = m.until("sick", "restarted", func(p *corev1.Pod) bool {
+		return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+	web := newPod("web", "serve=127.0.0.1:8080")
+	web.Spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
+	begin := time.Now()
+	m.create(web)
+	m.until("web", "ready", ready)
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("a pod that answers at once was ready after %s", took)
+	}
+	m.delete("sick")
+	m.delete("web")
+}
+
+// An agent that starts anew adopts what runs and touches nothing.
+func TestAdopt(t *testing.T) {
+	m := newMachine(t)
+	m.create(newPod("stays", "tick=50ms"))
+	m.create(newPod("dies", "sleep=1h"))
+	old := m.until("stays", "running", ready)
+	m.until("dies", "running", ready)
+	dies, err := m.mgr.Find(t.Context(), "default", "dies")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.stop()
+	if err := dies.Containers["app"].Container.Kill(t.Context(), syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	m.run()
+	p := m.until("dies", "restarted", func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	if s := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; s == nil || s.ExitCode != 137 {
+		t.Errorf("dies: %+v", p.Status.ContainerStatuses[0])
+	}
+	p = m.until("stays", "running", ready)
+	if a, b := old.Status.ContainerStatuses[0], p.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+		t.Errorf("adopted as %+v, was %+v", b, a)
+	}
+	m.delete("stays")
+	m.delete("dies")
+	m.empty()
 }

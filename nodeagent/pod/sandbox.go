@@ -243,14 +243,13 @@ func (a *actor) removeSandbox() {
 	pod, host, h, cfg := a.pod, a.m.cfg.Host(), a.home, a.m.cfg
 	dead := a.dead
 	a.dead = nil
-	keep := a.o.End == nil || a.o.End.Reason != "" // the object stays: so do its logs
 	ctx := context.WithoutCancel(a.ctx)
 	go func() {
-		a.post(sandboxRemoved{h.demolish(ctx, cfg, pod, host, dead, keep)})
+		a.post(sandboxRemoved{h.demolish(ctx, cfg, pod, host, dead)})
 	}()
 }
 
-func (h home) demolish(ctx context.Context, cfg Config, pod *corev1.Pod, host Host, dead []*container.Container, keep bool) error {
+func (h home) demolish(ctx context.Context, cfg Config, pod *corev1.Pod, host Host, dead []*container.Container) error {
 	var g errgroup.Group
 	for _, c := range dead {
 		g.Go(func() error { return c.Remove(ctx) })
@@ -275,10 +274,12 @@ func (h home) demolish(ctx context.Context, cfg Config, pod *corev1.Pod, host Ho
 		return err
 	}
 	container.RemoveCgroup(cgroup(cfg, pod))
-	if keep {
-		return nil
-	}
-	if err := os.RemoveAll(logDir(cfg.LogDir, pod)); err != nil {
+	return nil
+}
+
+// clean removes the files that a pod keeps until its object goes.
+func (h home) clean(logs string) error {
+	if err := os.RemoveAll(logs); err != nil {
 		return fmt.Errorf("remove logs: %w", err)
 	}
 	if err := os.RemoveAll(h.state); err != nil {
