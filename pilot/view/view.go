@@ -265,13 +265,8 @@ func (v *View) Holds(keep func(*envoy.Resource)) {
 	}
 }
 
-// Invalid lists resources that break their schema and are therefore not shown.
-func (v *View) Invalid(report func(*envoy.Resource)) {
-	for _, u := range v.units {
-		for _, r := range u.made {
-			if r.Invalid != nil {
-				report(r)
-			}
-		}
-	}
+// Wants says whether the view would show a resource if it were not refused.
+func (v *View) Wants(r *envoy.Resource) bool {
+	c := v.claims[id{envoy.TypeIndex(r.Type), r.Name}]
+	return c != nil && c.winner() == r
 }

@@ -186,7 +186,7 @@ func (st *stream) answer(w *watch, detail string, no bool) {
 	case 0:
 	case 1:
 		r := f.resources[0]
-		_ = st.s.call(func(e *engine) { e.refused(st.p.key, r, detail) })
+		_ = st.s.call(func(e *engine) { e.reject(st.p.key, r, detail) })
 	default:
 		w.again = append(blame(f.resources, detail), w.again...)
 	}

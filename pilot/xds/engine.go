@@ -22,6 +22,7 @@ type Rejection struct {
 	TypeURL  string
 	Resource string
 	Detail   string
+	Resolved bool // nobody is to have the resource any more, or it is another now
 }
 
 // Config is what a Server needs.
@@ -58,6 +59,7 @@ func (s *Server) Run(ctx context.Context) error {
 		cache:   envoy.NewCache(),
 		shared:  map[view.Outbound]*shared{},
 		proxies: map[*proxy]struct{}{},
+		refused: map[*envoy.Resource]string{},
 	}
 	for {
 		select {
@@ -120,6 +122,7 @@ type engine struct {
 	cache   *envoy.Cache
 	shared  map[view.Outbound]*shared
 	proxies map[*proxy]struct{}
+	refused map[*envoy.Resource]string // reported, by which proxy
 }
 
 // shared is an outbound view with the proxies that have it.
@@ -166,6 +169,7 @@ func (e *engine) update(m *model.Mesh, touched []model.Key) {
 		}
 	}
 	e.invalid()
+	e.resolve()
 	e.sweep()
 }
 
@@ -245,8 +249,32 @@ func (e *engine) leave(p *proxy) {
 	e.release(p.out)
 }
 
-// refused takes a resource out of force for everybody, and tells whom it concerns.
-func (e *engine) refused(proxy string, r *envoy.Resource, detail string) {
+// resolve reports refusals that no view is concerned by any more.
+func (e *engine) resolve() {
+	for r, by := range e.refused {
+		if !e.wanted(r) {
+			delete(e.refused, r)
+			e.cfg.Report(Rejection{Objects: r.Origins, Proxy: by, TypeURL: r.Type, Resource: r.Name, Resolved: true})
+		}
+	}
+}
+
+func (e *engine) wanted(r *envoy.Resource) bool {
+	for _, s := range e.shared {
+		if s.view.Wants(r) {
+			return true
+		}
+	}
+	for p := range e.proxies {
+		if p.in.Wants(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// reject takes a resource out of force for everybody, and tells whom it concerns.
+func (e *engine) reject(proxy string, r *envoy.Resource, detail string) {
 	if !r.Reject(detail) {
 		return
 	}
@@ -270,6 +298,7 @@ func (e *engine) invalid() {
 
 func (e *engine) report(proxy string, r *envoy.Resource, detail string) {
 	e.cfg.Log.Warn("resource refused", "proxy", proxy, "type", r.Type, "resource", r.Name, "objects", r.Origins, "detail", detail)
+	e.refused[r] = proxy
 	e.cfg.Report(Rejection{Objects: r.Origins, Proxy: proxy, TypeURL: r.Type, Resource: r.Name, Detail: detail})
 }
 
