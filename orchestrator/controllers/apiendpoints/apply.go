@@ -8,6 +8,11 @@ import (
 )
 
 func (c *Controller) apply(ctx context.Context, p Plan) error {
+	if p.Service != nil {
+		if err := write(ctx, c.services, p.Service); err != nil {
+			return fmt.Errorf("write service %s: %w", client.Key(p.Service), err)
+		}
+	}
 	if p.Slice != nil {
 		if err := write(ctx, c.slices, p.Slice); err != nil {
 			return fmt.Errorf("write endpoint slice %s: %w", client.Key(p.Slice), err)

@@ -1,11 +1,11 @@
-// Package apiendpoints keeps the endpoints of the Service default/kubernetes, which
-// has no selector: the addresses of the API servers.
+// Package apiendpoints keeps the Service default/kubernetes and its endpoints, which
+// no selector could find: the addresses of the API servers.
 //
-//	in:   the servers' addresses, the EndpointSlice and Endpoints of that name
-//	out:  both objects, created or updated
+//	in:   the servers' addresses; the Service, EndpointSlice and Endpoints of that name
+//	out:  the three objects, created or updated
 //
-// It is their only writer. Invariant: they name exactly the servers of Config,
-// whoever else edits or deletes them.
+// It is their only writer. Invariant: they exist and name exactly the servers of
+// Config, whoever else edits or deletes them.
 package apiendpoints
 
 import (
@@ -26,32 +26,40 @@ import (
 // Config says where the API servers are.
 type Config struct {
 	Client  client.Interface
+	Service netip.Addr       // of the Service: the first of the service network
 	Servers []netip.AddrPort // of one address family, as pods reach them
 	Log     *slog.Logger
 }
 
-// Controller reconciles the two objects.
+// Controller reconciles the three objects.
 type Controller struct {
 	cfg       Config
 	queue     *reconcile.Queue
+	services  client.Typed[*corev1.Service]
 	slices    client.Typed[*discoveryv1.EndpointSlice]
 	endpoints client.Typed[*corev1.Endpoints]
 	sliceView client.View[*discoveryv1.EndpointSlice]
 	view      client.View[*corev1.Endpoints]
+	svcView   client.View[*corev1.Service]
 }
 
 // New checks the configuration.
 func New(cfg Config) (*Controller, error) {
-	if cfg.Client == nil || len(cfg.Servers) == 0 {
-		return nil, fmt.Errorf("API endpoints controller: client and servers are required")
+	if cfg.Client == nil || len(cfg.Servers) == 0 || !cfg.Service.IsValid() {
+		return nil, fmt.Errorf("API endpoints controller: client, service and servers are required")
 	}
-	c := &Controller{cfg: cfg, slices: client.For(cfg.Client, client.EndpointSlices), endpoints: client.For(cfg.Client, client.Endpoints)}
+	c := &Controller{cfg: cfg, services: client.For(cfg.Client, client.Services), slices: client.For(cfg.Client, client.EndpointSlices), endpoints: client.For(cfg.Client, client.Endpoints)}
 	only := client.ListOptions{Namespace: namespace, FieldSelector: "metadata.name=" + name}
 	c.sliceView, c.view = c.slices.Informer(only), c.endpoints.Informer(only)
+	c.svcView = c.services.Informer(only)
 	var err error
 	c.queue, err = reconcile.New(reconcile.Config{
 		Name: "apiendpoints", Reconcile: c.reconcile, Log: cfg.Log,
-		Watch: []reconcile.Watch{{Informer: c.sliceView.Informer, Keys: reconcile.One}, {Informer: c.view.Informer, Keys: reconcile.One}},
+		Watch: []reconcile.Watch{
+			{Informer: c.svcView.Informer, Keys: reconcile.One},
+			{Informer: c.sliceView.Informer, Keys: reconcile.One},
+			{Informer: c.view.Informer, Keys: reconcile.One},
+		},
 	})
 	return c, err
 }
@@ -66,7 +74,9 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) Stats() reconcile.Stats { return c.queue.Stats() }
 
 func (c *Controller) reconcile(ctx context.Context, _ types.NamespacedName) (time.Duration, error) {
-	slice, _ := c.sliceView.Get(namespace, name)
-	endpoints, _ := c.view.Get(namespace, name)
-	return 0, c.apply(ctx, compute(slice, endpoints, c.cfg.Servers))
+	var s Snapshot
+	s.Service, _ = c.svcView.Get(namespace, name)
+	s.Slice, _ = c.sliceView.Get(namespace, name)
+	s.Endpoints, _ = c.view.Get(namespace, name)
+	return 0, c.apply(ctx, compute(s, c.cfg.Service, c.cfg.Servers))
 }

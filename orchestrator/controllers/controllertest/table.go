@@ -163,7 +163,7 @@ func sliceLines(s *discoveryv1.EndpointSlice) []string {
 			line += " zone=" + *e.Zone
 		}
 		if e.TargetRef != nil {
-			line += " " + e.TargetRef.Kind + "/" + e.TargetRef.Name
+			line += " " + e.TargetRef.Kind + "/" + generated.ReplaceAllString(e.TargetRef.Name, "-*")
 		}
 		out = append(out, line)
 	}

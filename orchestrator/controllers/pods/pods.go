@@ -174,3 +174,28 @@ func restarts(p *corev1.Pod) int32 {
 	}
 	return most
 }
+
+// ByNode is the name of the index of pods by the node they are bound to.
+const ByNode = "node"
+
+// AddNodeIndex makes pods findable by their node.
+func AddNodeIndex(i client.Informer) {
+	i.AddIndex(ByNode, func(o client.Object) []string {
+		if pod, ok := o.(*corev1.Pod); ok && pod.Spec.NodeName != "" {
+			return []string{pod.Spec.NodeName}
+		}
+		return nil
+	})
+}
+
+// Disrupted returns a pod's status with the condition DisruptionTarget, which tells
+// controllers that the pod ends for no fault of its own.
+func Disrupted(p *corev1.Pod, reason, message string, now time.Time) corev1.PodStatus {
+	status := p.Status.DeepCopy()
+	status.Conditions = slices.DeleteFunc(status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+	status.Conditions = append(status.Conditions, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message,
+		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	})
+	return *status
+}
