@@ -98,10 +98,11 @@ func New(cfg Config) (*Mixer, error) {
 
 // pipe makes the way from the receiver to the stores.
 func (m *Mixer) pipe() error {
-	pipe := pipeline.Config{
-		Spans:      m.traces,
-		AccessLogs: &accesslog.Reader{Peers: m.directory, Sink: m.metrics, TrustDomain: m.cfg.TrustDomain},
+	logs, err := accesslog.New(accesslog.Config{Peers: m.directory, Sink: m.metrics, TrustDomain: m.cfg.TrustDomain})
+	if err != nil {
+		return err
 	}
+	pipe := pipeline.Config{Spans: m.traces, AccessLogs: logs}
 	for _, c := range m.cfg.Export {
 		c.Log = m.cfg.Log
 		e, err := export.New(c)

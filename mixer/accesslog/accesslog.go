@@ -9,16 +9,18 @@
 package accesslog
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 
 	"github.com/xebec-mesh/xebec/mixer/enrich"
 	"github.com/xebec-mesh/xebec/mixer/metrics"
+	"github.com/xebec-mesh/xebec/mixer/wire"
 )
 
 // Peers finds workloads; *enrich.Directory does.
@@ -33,55 +35,126 @@ type Sink interface {
 	Observe(metrics.Labels, metrics.Observation)
 }
 
+// Config says where names come from and counts go to.
+type Config struct {
+	Peers       Peers         // required
+	Sink        Sink          // required
+	TrustDomain string        // default cluster.local
+	Remember    time.Duration // how long who-is-who of a pair is believed; default 5 s
+	Now         func() time.Time
+}
+
 // Reader turns access logs into observations.
 type Reader struct {
-	Peers       Peers
-	Sink        Sink
-	TrustDomain string
+	cfg Config
+
+	mu    sync.Mutex
+	known map[string]remembered // labels by everything that they follow from
 }
 
-// Consume counts the access log records of a request, and returns how many there
-// were. Other logs are none of its business.
-func (r *Reader) Consume(data *logspb.LogsData, self *enrich.Workload) (n int) {
-	for _, rl := range data.GetResourceLogs() {
-		for _, sl := range rl.GetScopeLogs() {
-			for _, rec := range sl.GetLogRecords() {
-				e, ok := parse(rec)
-				if !ok {
-					continue
-				}
-				r.Sink.Observe(r.labels(e, self), e.observation)
-				n++
-			}
-		}
+// remembered is labels that were found lately.
+type remembered struct {
+	labels metrics.Labels
+	until  time.Time
+}
+
+// maxKnown bounds what is remembered; beyond it everything is looked up anew.
+const maxKnown = 8192
+
+// New checks the configuration.
+func New(cfg Config) (*Reader, error) {
+	if cfg.Peers == nil || cfg.Sink == nil {
+		return nil, errors.New("access logs: Peers and Sink are required")
 	}
-	return n
+	if cfg.TrustDomain == "" {
+		cfg.TrustDomain = "cluster.local"
+	}
+	if cfg.Remember == 0 {
+		cfg.Remember = 5 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Reader{cfg: cfg, known: map[string]remembered{}}, nil
 }
 
-// Entry is one access log record.
+// Consume counts the access log records of a logs request in OTLP's encoding.
+// Other records are none of its business.
+func (r *Reader) Consume(data []byte, self *enrich.Workload) error {
+	s := scanPool.Get().(*scan)
+	defer scanPool.Put(s)
+	s.reader, s.self, s.now = r, self, r.cfg.Now()
+	err := wire.ScanLogs(data, s)
+	s.entry, s.self = entry{}, nil
+	if err != nil {
+		return fmt.Errorf("read logs: %w", err)
+	}
+	return nil
+}
+
+var scanPool = sync.Pool{New: func() any { return new(scan) }}
+
+// scan is a walk through one request.
+type scan struct {
+	reader *Reader
+	self   *enrich.Workload
+	now    time.Time
+	entry  entry
+	key    []byte
+}
+
+// Record is part of wire.LogVisitor.
+func (s *scan) Record() { s.entry = entry{} }
+
+// Attribute is part of wire.LogVisitor.
+func (s *scan) Attribute(key, value []byte) { s.entry.set(key, value) }
+
+// End is part of wire.LogVisitor.
+func (s *scan) End() {
+	e := &s.entry
+	if !e.isAccessLog() {
+		return
+	}
+	e.observation.At = s.now
+	s.reader.cfg.Sink.Observe(s.labels(), e.observation)
+}
+
+// labels are remembered for a while: a service makes the same ones all the time.
+func (s *scan) labels() metrics.Labels {
+	s.key = s.entry.appendKey(s.key[:0], s.self)
+	r := s.reader
+	r.mu.Lock()
+	found, ok := r.known[string(s.key)]
+	r.mu.Unlock()
+	if ok && s.now.Before(found.until) {
+		return found.labels
+	}
+	l := r.labels(&s.entry, s.self)
+	r.mu.Lock()
+	if len(r.known) >= maxKnown {
+		clear(r.known)
+	}
+	r.known[string(s.key)] = remembered{l, s.now.Add(r.cfg.Remember)}
+	r.mu.Unlock()
+	return l
+}
+
+// entry is one access log record. The bytes are the request's.
 type entry struct {
-	reporter, authority, code, flags, protocol, grpc string
-	cluster, upstream, downstream, peer, requested   string
+	reporter, authority, code, flags, protocol, grpc []byte
+	cluster, upstream, downstream, peer, requested   []byte // addresses without ports
 	observation                                      metrics.Observation
 }
 
-// parse reads a record; ok is whether it is an access log's.
-func parse(rec *logspb.LogRecord) (e entry, ok bool) {
-	e.observation.At = time.Unix(0, int64(rec.GetTimeUnixNano()))
-	for _, kv := range rec.GetAttributes() {
-		e.set(kv.GetKey(), text(kv.GetValue()))
-	}
-	if e.flags == "" {
-		e.flags = "-"
-	}
-	return e, e.reporter == "source" || e.reporter == "destination"
+func (e *entry) isAccessLog() bool {
+	return string(e.reporter) == "source" || string(e.reporter) == "destination"
 }
 
-func (e *entry) set(key, v string) {
-	if v == "-" {
-		v = "" // Envoy's word for nothing
+func (e *entry) set(key, v []byte) {
+	if len(v) == 1 && v[0] == '-' {
+		return // Envoy's word for nothing
 	}
-	switch key {
+	switch string(key) {
 	case "reporter":
 		e.reporter = v
 	case "authority":
@@ -97,40 +170,53 @@ func (e *entry) set(key, v string) {
 	case "upstream_cluster":
 		e.cluster = v
 	case "upstream_host":
-		e.upstream = v
+		e.upstream = host(v)
 	case "downstream_remote_address":
-		e.downstream = v
+		e.downstream = host(v)
 	case "peer_uri":
 		e.peer = v
 	case "requested_host":
 		e.requested = v
 	case "duration_ms":
-		if ms, err := strconv.ParseFloat(v, 64); err == nil && ms >= 0 {
+		if ms, err := strconv.ParseFloat(string(v), 64); err == nil && ms >= 0 && ms < 1e12 {
 			e.observation.Duration, e.observation.DurationKnown = time.Duration(ms*float64(time.Millisecond)), true
 		}
 	case "bytes_received":
-		e.observation.Received, _ = strconv.ParseUint(v, 10, 64)
+		e.observation.Received, _ = strconv.ParseUint(string(v), 10, 64)
 	case "bytes_sent":
-		e.observation.Sent, _ = strconv.ParseUint(v, 10, 64)
+		e.observation.Sent, _ = strconv.ParseUint(string(v), 10, 64)
 	}
 }
 
-func text(v *commonpb.AnyValue) string {
-	switch x := v.GetValue().(type) {
-	case *commonpb.AnyValue_StringValue:
-		return x.StringValue
-	case *commonpb.AnyValue_IntValue:
-		return strconv.FormatInt(x.IntValue, 10)
-	case *commonpb.AnyValue_DoubleValue:
-		return strconv.FormatFloat(x.DoubleValue, 'f', -1, 64)
+// host is an address without its port.
+func host(v []byte) []byte {
+	i := bytes.LastIndexByte(v, ':')
+	if i < 0 {
+		return v
 	}
-	return ""
+	return bytes.Trim(v[:i], "[]")
+}
+
+// appendKey appends everything that labels follow from.
+func (e *entry) appendKey(b []byte, self *enrich.Workload) []byte {
+	if self != nil {
+		b = append(append(b, self.UID...), self.Version...)
+		b = append(append(b, '/'), self.Namespace...)
+		b = append(append(b, '/'), self.Pod...)
+	}
+	for _, v := range [...][]byte{e.reporter, e.authority, e.code, e.flags, e.protocol, e.grpc, e.cluster, e.upstream, e.downstream, e.peer, e.requested} {
+		b = append(append(b, 0), v...)
+	}
+	return b
 }
 
 // labels says who called whom.
-func (r *Reader) labels(e entry, self *enrich.Workload) metrics.Labels {
+func (r *Reader) labels(e *entry, self *enrich.Workload) metrics.Labels {
 	l := metrics.Labels{
-		Reporter: e.reporter, Code: e.code, Flags: e.flags, Security: "none", Protocol: e.kind(),
+		Reporter: string(e.reporter), Code: string(e.code), Flags: string(e.flags), Security: "none", Protocol: e.kind(),
+	}
+	if l.Flags == "" {
+		l.Flags = "-"
 	}
 	if l.Protocol == "tcp" {
 		l.Code = ""
@@ -138,21 +224,22 @@ func (r *Reader) labels(e entry, self *enrich.Workload) metrics.Labels {
 		l.Code = "0"
 	}
 	if l.Protocol == "grpc" {
-		l.GRPC = e.grpc
+		l.GRPC = string(e.grpc)
 	}
-	if e.peer != "" {
+	peer := string(e.peer)
+	if peer != "" {
 		l.Security = "mutual_tls"
 	}
-	host, subset := clusterHost(e.cluster)
-	if e.reporter == "source" {
+	host, subset := clusterHost(string(e.cluster))
+	if l.Reporter == "source" {
 		source(&l, self, r.principal(self))
-		destination(&l, r.peer(e.upstream, e.peer), e.peer)
+		destination(&l, r.peer(string(e.upstream), peer), peer)
 		if l.DestinationApp == "" && host != "" {
 			l.DestinationApp, l.DestinationVersion = shortName(host), subset
 		}
 	} else {
 		destination(&l, self, r.principal(self))
-		source(&l, r.peer(e.downstream, e.peer), e.peer)
+		source(&l, r.peer(string(e.downstream), peer), peer)
 		host = r.inboundHost(e, l)
 	}
 	l.Service, l.ServiceName, l.ServiceNamespace = service(host, l.DestinationNamespace)
@@ -164,9 +251,9 @@ func (r *Reader) labels(e entry, self *enrich.Workload) metrics.Labels {
 
 func (e *entry) kind() string {
 	switch {
-	case e.grpc != "":
+	case len(e.grpc) > 0:
 		return "grpc"
-	case strings.EqualFold(e.protocol, "tcp"):
+	case strings.EqualFold(string(e.protocol), "tcp"):
 		return "tcp"
 	}
 	return "http"
@@ -176,9 +263,9 @@ func (e *entry) kind() string {
 // mesh's TLS (outbound_.<port>_.<subset>_.<host>), or else in the authority. What a
 // caller wrote there counts only if there is such a service, or anybody could make
 // any number of series.
-func (r *Reader) inboundHost(e entry, l metrics.Labels) string {
-	host := strings.ToLower(e.authority)
-	if rest, ok := strings.CutPrefix(e.requested, "outbound_."); ok {
+func (r *Reader) inboundHost(e *entry, l metrics.Labels) string {
+	host := strings.ToLower(string(e.authority))
+	if rest, ok := strings.CutPrefix(string(e.requested), "outbound_."); ok {
 		if parts := strings.SplitN(rest, "_.", 3); len(parts) == 3 {
 			host = parts[2]
 		}
@@ -191,7 +278,7 @@ func (r *Reader) inboundHost(e entry, l metrics.Labels) string {
 	if len(labels) > 1 {
 		namespace = labels[1]
 	}
-	if !r.Peers.HasService(namespace, labels[0]) {
+	if !r.cfg.Peers.HasService(namespace, labels[0]) {
 		return l.DestinationApp
 	}
 	return host
@@ -227,6 +314,7 @@ func service(host, namespace string) (full, name, ns string) {
 	return host, host, namespace
 }
 
+// shortName is what a service is called in its own namespace; another host keeps its name.
 func shortName(host string) string {
 	full, name, _ := service(host, "")
 	if strings.Contains(full, ".svc.") {
@@ -237,13 +325,13 @@ func shortName(host string) string {
 
 // peer is the workload at the other end of a connection.
 func (r *Reader) peer(address, principal string) *enrich.Workload {
-	if ap, err := netip.ParseAddrPort(address); err == nil {
-		if w := r.Peers.ByIP(ap.Addr()); w != nil {
+	if ip, err := netip.ParseAddr(address); err == nil {
+		if w := r.cfg.Peers.ByIP(ip); w != nil {
 			return w
 		}
 	}
 	if principal != "" {
-		return r.Peers.ByPrincipal(principal)
+		return r.cfg.Peers.ByPrincipal(principal)
 	}
 	return nil
 }
@@ -252,7 +340,7 @@ func (r *Reader) principal(w *enrich.Workload) string {
 	if w == nil || !w.Meshed {
 		return ""
 	}
-	return "spiffe://" + r.TrustDomain + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount
+	return "spiffe://" + r.cfg.TrustDomain + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount
 }
 
 func source(l *metrics.Labels, w *enrich.Workload, principal string) {

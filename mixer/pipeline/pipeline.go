@@ -13,9 +13,6 @@ import (
 	"fmt"
 	"sync"
 
-	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/xebec-mesh/xebec/mixer/enrich"
 	"github.com/xebec-mesh/xebec/mixer/otlp"
 	"github.com/xebec-mesh/xebec/mixer/traces"
@@ -29,7 +26,7 @@ type Spans interface {
 
 // AccessLogs counts requests; *accesslog.Reader does.
 type AccessLogs interface {
-	Consume(data *logspb.LogsData, self *enrich.Workload) int
+	Consume(data []byte, self *enrich.Workload) error
 }
 
 // Exporter sends onward; *export.Exporter does.
@@ -90,10 +87,7 @@ func (p *Pipeline) Consume(_ context.Context, signal otlp.Signal, data []byte, f
 	case otlp.Traces:
 		out.Rejected, out.Message, err = p.cfg.Spans.Append(frame)
 	case otlp.Logs:
-		var logs logspb.LogsData
-		if err = proto.Unmarshal(request, &logs); err == nil {
-			p.cfg.AccessLogs.Consume(&logs, from)
-		}
+		err = p.cfg.AccessLogs.Consume(request, from)
 	}
 	if err != nil {
 		return out, err
