@@ -165,7 +165,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`(?s),?\s*"managedFields": ?\[.*?\n    \]`), ""},
 	{regexp.MustCompile(`,"managedFields":\[.*?\]\}?\]?`), ""},
 	{regexp.MustCompile(`("continue": ?)"[^"]+"`), `$1"TOKEN"`},
-	{regexp.MustCompile(`("resourceVersion": ?)"[^"]+"`), `$1"RV"`},
+	{regexp.MustCompile(`("?resourceVersion"?: ?)"[^"]+"`), `$1"RV"`},
 }
 
 func blot(s string) string {

@@ -83,27 +83,36 @@ func subjectKeys(scope string, subjects []rbacv1.Subject, namespace string) []st
 }
 
 // Authorize decides one request. The reason is for the user: it says what allowed
-// it, or is empty.
-func (a *Authorizer) Authorize(ctx context.Context, at Attributes) (Decision, string) {
+// or refused it, and may be empty.
+func (a *Authorizer) Authorize(_ context.Context, at Attributes) (Decision, string) {
 	if hasGroup(at.User, GroupMasters) {
 		return Allow, ""
 	}
+	reason := ""
 	if node, ok := nodeName(at.User); ok {
-		if d, reason := a.authorizeNode(ctx, node, &at); d != NoOpinion {
+		var d Decision
+		if d, reason = a.authorizeNode(node, &at); d != NoOpinion {
 			return d, reason
 		}
 	}
-	reason := ""
+	allowed := false
 	a.visit(at.User, at.Namespace, func(binding client.Object, role string, rules []rbacv1.PolicyRule) bool {
-		if rulesAllow(rules, &at) {
-			reason = fmt.Sprintf("RBAC: allowed by %s %q of %s", kindOf(binding), client.Key(binding).String(), role)
+		if allowed = rulesAllow(rules, &at); allowed {
+			reason = fmt.Sprintf("RBAC: allowed by %s %q of %s", kindOf(binding), bindingName(binding), role)
 		}
-		return reason == ""
+		return !allowed
 	})
-	if reason != "" {
+	if allowed {
 		return Allow, reason
 	}
-	return NoOpinion, ""
+	return NoOpinion, reason
+}
+
+func bindingName(b client.Object) string {
+	if b.GetNamespace() == "" {
+		return b.GetName()
+	}
+	return b.GetName() + "/" + b.GetNamespace()
 }
 
 // visit calls f with every set of rules that a user has in a namespace (the

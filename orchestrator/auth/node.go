@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -36,7 +35,7 @@ func nodeName(u user.Info) (string, bool) {
 }
 
 // authorizeNode decides for a node. It never denies: RBAC may still allow more.
-func (a *Authorizer) authorizeNode(_ context.Context, node string, at *Attributes) (Decision, string) {
+func (a *Authorizer) authorizeNode(node string, at *Attributes) (Decision, string) {
 	guarded, ok := a.nodeOwns(node, at)
 	if !guarded {
 		rules, found := a.clusterRole(roleNode)

@@ -15,12 +15,15 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/rest"
 
+	"github.com/xebec-mesh/xebec/orchestrator/admission"
 	"github.com/xebec-mesh/xebec/orchestrator/apiserver"
 	"github.com/xebec-mesh/xebec/orchestrator/auth"
+	"github.com/xebec-mesh/xebec/orchestrator/bootstrap"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
-	"github.com/xebec-mesh/xebec/orchestrator/client/memory"
+	"github.com/xebec-mesh/xebec/orchestrator/client/local"
 	"github.com/xebec-mesh/xebec/orchestrator/custom"
 	"github.com/xebec-mesh/xebec/orchestrator/openapi"
 	"github.com/xebec-mesh/xebec/orchestrator/registry"
@@ -48,9 +51,16 @@ func Start(t testing.TB, change func(*apiserver.Config)) *Server {
 
 	var docs *openapi.Server
 	kinds := append(resource.Kinds()[:len(resource.Kinds()):len(resource.Kinds())], custom.Definition())
-	reg, err := registry.New(registry.Config{Store: store.NewMemory(), Kinds: kinds, Log: log})
+	escalation := &auth.Escalation{}
+	chain, err := admission.New(admission.Config{Mutators: admission.Builtins(), Validators: []admission.Validator{auth.NodeRestriction{}, escalation}, Log: log})
 	must(t, err)
-	c := memory.New(nil)
+	reg, err := registry.New(registry.Config{
+		Store: store.NewMemory(), Kinds: kinds, Admission: chain, Log: log,
+		Types: func(k *resource.Kind) (managedfields.TypeConverter, error) { return docs.Types(k) },
+	})
+	must(t, err)
+	c, err := local.New(local.Config{Registry: reg, Log: log})
+	must(t, err)
 	definitions, err := custom.New(custom.Config{Client: c, Registry: reg, Log: log})
 	must(t, err)
 	docs, err = openapi.New(openapi.Config{Kinds: reg.Kinds, Log: log, Custom: func(gvk schema.GroupVersionKind) (openapi.Schema, bool) {
@@ -63,6 +73,8 @@ func Start(t testing.TB, change func(*apiserver.Config)) *Server {
 	must(t, err)
 	authz, err := auth.NewAuthorizer(auth.AuthorizerConfig{Client: c})
 	must(t, err)
+
+	escalation.Authorizer = authz
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -94,8 +106,11 @@ func Start(t testing.TB, change func(*apiserver.Config)) *Server {
 		for range 3 {
 			<-done
 		}
+		c.Close()
 	})
-	<-reg.Ready()
+	<-definitions.Ready()
+	must(t, authz.Ready(ctx))
+	must(t, bootstrap.Ensure(ctx, c, bootstrap.Objects(bootstrap.Config{})))
 	return s
 }
 
