@@ -42,10 +42,11 @@ type Controller struct {
 	pods    client.Typed[*corev1.Pod]
 	view    client.View[*corev1.Node]
 	podView client.View[*corev1.Pod]
+	leases  client.View[*coordinationv1.Lease]
 	writes  *reconcile.Writes
 
 	mu    sync.Mutex
-	heard map[string]time.Time
+	heard map[string]sign
 }
 
 // New checks the configuration.
@@ -58,18 +59,18 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, nodes: client.For(cfg.Client, client.Nodes), pods: client.For(cfg.Client, client.Pods),
-		writes: reconcile.NewWrites(), heard: map[string]time.Time{},
+		writes: reconcile.NewWrites(), heard: map[string]sign{},
 	}
 	c.view = c.nodes.Informer(client.ListOptions{})
 	c.podView = c.pods.Informer(client.ListOptions{})
 	pods.AddNodeIndex(c.podView.Informer)
-	leases := client.For(cfg.Client, client.Leases).Informer(client.ListOptions{Namespace: corev1.NamespaceNodeLease})
+	c.leases = client.For(cfg.Client, client.Leases).Informer(client.ListOptions{Namespace: corev1.NamespaceNodeLease})
 	var err error
 	c.queue, err = reconcile.New(reconcile.Config{
 		Name: "nodelifecycle", Workers: 4, Reconcile: c.reconcile, Log: cfg.Log,
 		Watch: []reconcile.Watch{
 			{Informer: c.view.Informer, Keys: c.writes.Keys(c.nodeSeen)},
-			{Informer: leases.Informer, Keys: c.leaseSeen},
+			{Informer: c.leases.Informer, Keys: c.leaseSeen},
 			{Informer: c.podView.Informer, Keys: func(client.Event) []types.NamespacedName { return nil }},
 		},
 	})
@@ -83,10 +84,8 @@ func (c *Controller) nodeSeen(ev client.Event) []types.NamespacedName {
 		c.mu.Lock()
 		delete(c.heard, node.Name)
 		c.mu.Unlock()
-		return reconcile.Self(ev)
-	}
-	if old, _ := ev.Old.(*corev1.Node); old == nil || heartbeat(node).After(heartbeat(old)) {
-		c.hear(node.Name)
+	} else {
+		c.hear(node, nil)
 	}
 	return reconcile.Self(ev)
 }
@@ -105,18 +104,35 @@ func heartbeat(node *corev1.Node) time.Time {
 // leaseSeen takes a renewal as a sign of life. Nothing is due because of it: the node
 // is looked at again when the grace period would have ended.
 func (c *Controller) leaseSeen(ev client.Event) []types.NamespacedName {
-	lease := ev.Object.(*coordinationv1.Lease)
-	if old, _ := ev.Old.(*coordinationv1.Lease); ev.Type == client.Deleted || old != nil && old.Spec.RenewTime.Equal(lease.Spec.RenewTime) {
-		return nil
+	if node, ok := c.view.Get("", ev.Object.GetName()); ok && ev.Type != client.Deleted {
+		c.hear(node, ev.Object.(*coordinationv1.Lease))
 	}
-	c.hear(lease.Name)
 	return nil
 }
 
-func (c *Controller) hear(node string) {
+// sign is the last that was heard of a node: what it said, and when by our clock.
+type sign struct {
+	report, renewal time.Time // by the node's clock: only that they move counts
+	at              time.Time
+}
+
+// hear notes whether a node has given a new sign of life, and returns the last.
+func (c *Controller) hear(node *corev1.Node, lease *coordinationv1.Lease) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard[node] = time.Now()
+	s, known := c.heard[node.Name]
+	next := s
+	if t := heartbeat(node); t.After(s.report) {
+		next.report = t
+	}
+	if lease != nil && lease.Spec.RenewTime != nil && lease.Spec.RenewTime.After(s.renewal) {
+		next.renewal = lease.Spec.RenewTime.Time
+	}
+	if !known || next != s {
+		next.at = time.Now()
+		c.heard[node.Name] = next
+	}
+	return next.at
 }
 
 // Run reconciles until ctx ends.
@@ -136,20 +152,21 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (t
 		c.writes.Forget(key)
 		return 0, nil
 	}
-	plan := compute(c.snapshot(reconcile.Newest(c.writes, key, node)), time.Now())
-	return plan.RetryAfter, c.apply(ctx, reconcile.Newest(c.writes, key, node), plan)
+	node = reconcile.Newest(c.writes, key, node)
+	plan := compute(c.snapshot(node), time.Now())
+	return plan.RetryAfter, c.apply(ctx, node, plan)
 }
 
+// snapshot reads the signs of life from the informers once more: they may be ahead of
+// their events.
 func (c *Controller) snapshot(node *corev1.Node) Snapshot {
+	lease, _ := c.leases.Get(corev1.NamespaceNodeLease, node.Name)
+	s := Snapshot{Node: node, Heard: c.hear(node, lease), Grace: c.cfg.Grace, Alone: true}
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Snapshot{Node: node, Heard: c.heard[node.Name], Grace: c.cfg.Grace, Alone: true}
-	if s.Heard.IsZero() {
-		s.Heard, c.heard[node.Name] = now, now
-	}
-	for _, at := range c.heard {
-		if now.Sub(at) < c.cfg.Grace {
+	for _, h := range c.heard {
+		if now.Sub(h.at) < c.cfg.Grace {
 			s.Alone = false
 			break
 		}
