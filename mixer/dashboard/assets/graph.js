@@ -75,6 +75,7 @@ function draw(canvas, side, state, window) {
   const { graph } = state;
   const plan = layout(graph);
   const port = ports(plan);
+  plan.backs = 0;
   const pick = (what) => {
     state.picked = state.picked === what ? null : what;
     draw(canvas, side, state, window);
@@ -82,15 +83,16 @@ function draw(canvas, side, state, window) {
   const calm = graph.edges.length === 0;
   side.hidden = !state.picked || ![...graph.nodes.map((n) => n.id), ...graph.edges.map(name)].includes(state.picked);
   const scale = Math.max(0.72, Math.min(1.25, (canvas.clientWidth - 4) / plan.width));
+  const drawn = [...graph.edges].sort((a, b) => a.traffic.errors - b.traffic.errors)
+    .map((edge) => drawEdge(edge, port, plan, state.picked, pick));
+  const high = plan.height + 44 * plan.backs;
   const svg = s('svg', {
-    class: 'graph', viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width * scale, height: plan.height * scale,
+    class: 'graph', viewBox: `0 0 ${plan.width} ${high}`, width: plan.width * scale, height: high * scale,
     role: 'group', 'aria-label': 'Service graph', onclick: (e) => e.target === svg && state.picked && pick(state.picked),
   }, s('defs', {}, ['good', 'warn', 'bad', 'idle'].map((l) => s('marker', {
     id: 'tip-' + l, viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: 'userSpaceOnUse', orient: 'auto', class: l,
-  }, s('path', { d: 'M0 0.500L7.5 4 0 7.500z' })))),
+  }, s('path', { d: 'M0 0.5L7.5 4 0 7.5z' })))),
   );
-  const drawn = [...graph.edges].sort((a, b) => a.traffic.errors - b.traffic.errors)
-    .map((edge) => drawEdge(edge, port, plan, state.picked, pick));
   apart(drawn);
   const paths = s('g', {}, drawn.map((d) => d.path)), labels = s('g', {}, drawn.map((d) => edgeLabel(d)));
   svg.append(paths, s('g', {}, plan.boxes.map((b) => drawBox(b, outgoing(graph), state.picked, pick))), labels);
@@ -123,23 +125,40 @@ function outgoing(graph) {
   return out;
 }
 
+// route is an edge's path, and where its label goes: in the middle of the last gap.
+function route(from, to, plan) {
+  const via = plan.via(from.box, to.box);
+  if (!via) return back(from, to, plan);
+  const x2 = to.box.x - 3;
+  let x = from.box.x + SIZE.width, y = from.y, d = `M${x} ${y}`;
+  const bend = (toX, toY) => {
+    const pull = (toX - x) * 0.45;
+    d += `C${x + pull} ${y} ${toX - pull} ${toY} ${toX} ${toY}`;
+  };
+  for (const v of via) {
+    bend(v.x, v.y + v.height / 2);
+    x = v.x + SIZE.width;
+    y = v.y + v.height / 2;
+    d += `H${x}`;
+  }
+  bend(x2, to.y);
+  return { d, x: x2 + 3 - SIZE.gapX / 2, y: (y + to.y) / 2 };
+}
+
+// back is the path of a call to a box that is not further right: each below the last.
+function back(from, to, plan) {
+  const x1 = from.box.x + SIZE.width, x2 = to.box.x - 3, low = plan.height + 14 + 42 * plan.backs++;
+  const middle = (x1 + x2) / 2;
+  return {
+    d: `M${x1} ${from.y}C${x1 + 90} ${from.y} ${x1 + 70} ${low} ${x1 - 30} ${low}H${x2 + 30}C${x2 - 70} ${low} ${x2 - 90} ${to.y} ${x2} ${to.y}`,
+    x: middle, y: low,
+  };
+}
+
 function drawEdge(edge, port, plan, picked, pick) {
   const from = port.get(edge.source), to = port.get(edge.target);
   const id = name(edge);
-  const x1 = from.box.x + SIZE.width, x2 = to.box.x - 3, y1 = from.y, y2 = to.y;
-  let d, mx, my;
-  if (to.box.layer > from.box.layer) {
-    const bend = Math.max(60, (x2 - x1) * 0.45);
-    d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
-    // The middle of the last gap: what is in between is boxes.
-    mx = x2 + 3 - SIZE.gapX / 2;
-    my = (x2 - x1) > SIZE.gapX ? bezier(0.8, y1, y1, y2, y2) : (y1 + y2) / 2;
-  } else { // a call back: below all
-    const low = plan.height - 20;
-    d = `M${x1} ${y1}C${x1 + 80} ${y1} ${x1 + 40} ${low} ${(x1 + x2) / 2} ${low}S${x2 - 80} ${y2} ${x2} ${y2}`;
-    mx = (x1 + x2) / 2;
-    my = low;
-  }
+  const { d, x, y } = route(from, to, plan);
   const how = level(edge.traffic.errors, edge.traffic.requests);
   const cls = `edge ${how}` + (picked === id ? ' picked' : '') + (picked && picked !== id && ![edge.source, edge.target].includes(picked) ? ' faded' : '');
   const act = actions(id, pick, `${edge.source} calls ${edge.target}: ${rate(edge.traffic.rate)}, ${percent(edge.traffic.errors)} errors`);
@@ -150,7 +169,7 @@ function drawEdge(edge, port, plan, picked, pick) {
   const first = share + rate(edge.traffic.rate);
   const failing = edge.traffic.errors > 0;
   const second = (failing ? percent(edge.traffic.errors) + ' err · ' : 'p99 ') + millis(edge.traffic.p99);
-  return { edge, path, cls, act, first, second, failing, x: mx, y: my, w: Math.max(first.length * 6.9 + 30, second.length * 6.1 + 18, 64) };
+  return { edge, path, cls, act, first, second, failing, x, y, w: Math.max(first.length * 6.9 + 30, second.length * 6.1 + 18, 64) };
 }
 
 // apart moves labels up and down until none covers another.
@@ -170,11 +189,6 @@ function apart(labels) {
     }
     if (!moved) return;
   }
-}
-
-function bezier(t, a, b, c, d) {
-  const u = 1 - t;
-  return u * u * u * a + 3 * u * u * t * b + 3 * u * t * t * c + t * t * t * d;
 }
 
 function edgeLabel({ edge, cls, act, first, second, failing, x, y, w }) {

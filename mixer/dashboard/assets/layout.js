@@ -1,7 +1,7 @@
 // Where the boxes of a service graph go: layers from left to right, along the
 // calls. Pure: a graph in, coordinates out.
 
-export const SIZE = { width: 212, head: 40, row: 46, foot: 6, gapX: 176, gapY: 30, margin: 28 };
+export const SIZE = { width: 212, head: 40, row: 46, foot: 6, gapX: 176, gapY: 30, margin: 28, via: 20 };
 
 // group makes one box of each application, with a row for each version.
 export function group(graph) {
@@ -35,10 +35,31 @@ export function layout(graph) {
   assignLayers(boxes, forward);
   const layers = [];
   for (const b of boxes) (layers[b.layer] ??= []).push(b);
-  const near = neighbours(boxes, forward);
+  const { links, vias } = stretch(forward, layers);
+  const near = neighbours([...boxes, ...vias], links);
   for (const l of layers) l.sort((a, b) => a.id.localeCompare(b.id));
   for (let i = 0; i < 6; i++) sweep(i % 2 ? [...layers].reverse() : layers, near);
-  return { boxes, boxOf, ...place(layers, near) };
+  return { boxes, boxOf, via: (from, to) => links.get(from)?.get(to), ...place(layers, near) };
+}
+
+// stretch gives a call that passes over layers a place in each of them, so that
+// it goes between boxes and not through them.
+function stretch(forward, layers) {
+  const links = new Map(), vias = [];
+  for (const [from, targets] of forward) {
+    links.set(from, new Map());
+    for (const to of targets) {
+      const path = [];
+      for (let layer = from.layer + 1; layer < to.layer; layer++) {
+        const via = { id: from.id + '\u0000' + to.id, layer, height: SIZE.via, via: true };
+        layers[layer].push(via);
+        vias.push(via);
+        path.push(via);
+      }
+      links.get(from).set(to, path);
+    }
+  }
+  return { links, vias };
 }
 
 // acyclic drops the calls that go back, so that what is left has an order.
@@ -77,12 +98,15 @@ function assignLayers(boxes, forward) {
   }
 }
 
-function neighbours(boxes, forward) {
-  const near = new Map(boxes.map((b) => [b, []]));
-  for (const [b, targets] of forward) {
-    for (const t of targets) {
-      near.get(b).push(t);
-      near.get(t).push(b);
+function neighbours(places, links) {
+  const near = new Map(places.map((p) => [p, []]));
+  for (const [from, targets] of links) {
+    for (const [to, path] of targets) {
+      const all = [from, ...path, to];
+      for (let i = 1; i < all.length; i++) {
+        near.get(all[i - 1]).push(all[i]);
+        near.get(all[i]).push(all[i - 1]);
+      }
     }
   }
   return near;
