@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -102,12 +103,21 @@ func (p *process) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	p.io.Cancel() // input that nobody will read
-	p.io.Wait()   // output that is still under way
+	p.drain()
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
 	return int(resp.ExitStatus), nil
+}
+
+// drainTime is for output that is still under way when the process has ended. A
+// child that it left behind may keep it open for ever.
+const drainTime = 10 * time.Second
+
+func (p *process) drain() {
+	stop := time.AfterFunc(drainTime, p.io.Cancel)
+	defer stop.Stop()
+	p.io.Wait()
 }
 
 // closeInput tells the shim, which holds its own end of the FIFO, that no more comes.
