@@ -50,6 +50,7 @@ type Reader struct {
 
 	mu    sync.Mutex
 	known map[string]remembered // labels by everything that they follow from
+	hosts map[string]bool       // that were called and are no service of the mesh
 }
 
 // remembered is labels that were found lately.
@@ -75,7 +76,7 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Reader{cfg: cfg, known: map[string]remembered{}}, nil
+	return &Reader{cfg: cfg, known: map[string]remembered{}, hosts: map[string]bool{}}, nil
 }
 
 // Consume counts the access log records of a logs request in OTLP's encoding.
@@ -112,12 +113,18 @@ func (s *scan) Attribute(key, value []byte) { s.entry.set(key, value) }
 // End is part of wire.LogVisitor.
 func (s *scan) End() {
 	e := &s.entry
-	if !e.isAccessLog() {
+	if !e.isAccessLog() || bytes.HasPrefix(e.cluster, telemetryTCP) || bytes.HasPrefix(e.cluster, telemetryHTTP) {
 		return
 	}
 	e.observation.At = s.now
 	s.reader.cfg.Sink.Observe(s.labels(), e.observation)
 }
+
+// Telemetry's own connections are no traffic of the mesh.
+var (
+	telemetryTCP  = []byte("outbound|4317||otel.xebec-system.")
+	telemetryHTTP = []byte("outbound|4318||otel.xebec-system.")
+)
 
 // labels are remembered for a while: a service makes the same ones all the time.
 func (s *scan) labels() metrics.Labels {
@@ -188,13 +195,12 @@ func (e *entry) set(key, v []byte) {
 	}
 }
 
-// host is an address without its port.
+// host is an address or a name without its port.
 func host(v []byte) []byte {
-	i := bytes.LastIndexByte(v, ':')
-	if i < 0 {
-		return v
+	if i := bytes.LastIndexByte(v, ':'); i >= 0 && (bytes.IndexByte(v, ':') == i || v[i-1] == ']') {
+		v = v[:i]
 	}
-	return bytes.Trim(v[:i], "[]")
+	return bytes.Trim(v, "[]")
 }
 
 // appendKey appends everything that labels follow from.
@@ -234,6 +240,9 @@ func (r *Reader) labels(e *entry, self *enrich.Workload) metrics.Labels {
 	if l.Reporter == "source" {
 		source(&l, self, r.principal(self))
 		destination(&l, r.peer(string(e.upstream), peer), peer)
+		if host == "" && l.DestinationApp == "" {
+			host = r.elsewhere(e)
+		}
 		if l.DestinationApp == "" && host != "" {
 			l.DestinationApp, l.DestinationVersion = shortName(host), subset
 		}
@@ -282,6 +291,27 @@ func (r *Reader) inboundHost(e *entry, l metrics.Labels) string {
 		return l.DestinationApp
 	}
 	return host
+}
+
+// maxHosts bounds the names of hosts outside the mesh: a crawler calls any number.
+const maxHosts = 200
+
+// elsewhere is the host of a call that passed through to no service of the mesh.
+func (r *Reader) elsewhere(e *entry) string {
+	name := strings.ToLower(string(host(e.authority)))
+	if name == "" {
+		name = string(host(e.requested))
+	}
+	if name == "" {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.hosts[name] && len(r.hosts) >= maxHosts {
+		return "other hosts"
+	}
+	r.hosts[name] = true
+	return name
 }
 
 // clusterHost reads outbound|<port>|<subset>|<host>.

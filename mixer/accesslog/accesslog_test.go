@@ -85,6 +85,8 @@ func TestLabels(t *testing.T) {
 			func(l metrics.Labels) bool {
 				return l.DestinationApp == "api.example.com" && l.Service == "api.example.com"
 			}},
+		"passed through":   {[]string{"reporter", "source", "upstream_host", "93.184.216.34:443", "upstream_cluster", "PassthroughCluster", "authority", "Example.com:8080"}, func(l metrics.Labels) bool { return l.Service == "example.com" && l.DestinationApp == "example.com" }},
+		"passed through 6": {[]string{"reporter", "source", "protocol", "tcp", "upstream_cluster", "PassthroughCluster", "requested_host", "[2001:db8::1]:443"}, func(l metrics.Labels) bool { return l.Service == "2001:db8::1" }},
 		"caller by principal": {[]string{"reporter", "destination", "downstream_remote_address", "10.9.9.9:1", "peer_uri", "spiffe://cluster.local/ns/shop/sa/only"},
 			func(l metrics.Labels) bool { return l.SourceApp == "only" && l.DestinationApp == "web" }},
 		"service by server name": {[]string{"reporter", "destination", "requested_host", "outbound_.80_._.cart.shop.svc.cluster.local", "authority", "x"},
@@ -106,6 +108,9 @@ func TestLabels(t *testing.T) {
 func TestOtherLogsAreNoRequests(t *testing.T) {
 	if s := consume(t, logs("message", "hello"), self); len(s.seen) != 0 {
 		t.Fatal(s.seen)
+	}
+	if s := consume(t, logs("reporter", "source", "upstream_cluster", "outbound|4317||otel.xebec-system.svc.cluster.local"), self); len(s.seen) != 0 {
+		t.Fatal("telemetry reports itself")
 	}
 	if s := consume(t, logs("reporter", "source", "duration_ms", "12"), nil); len(s.seen) != 1 || s.seen[0].Duration != 12*time.Millisecond {
 		t.Fatal(s.seen)
@@ -144,6 +149,26 @@ type moving struct {
 }
 
 func (m *moving) ByIP(netip.Addr) *enrich.Workload { return &enrich.Workload{App: m.app} }
+
+func TestHostsAreBounded(t *testing.T) {
+	var s sink
+	r, err := New(Config{Peers: peers{}, Sink: &s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		if err := r.Consume(logs("reporter", "source", "upstream_cluster", "PassthroughCluster", "authority", fmt.Sprint("h", i)), self); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := map[string]bool{}
+	for _, l := range s.labels {
+		names[l.DestinationApp] = true
+	}
+	if len(names) != maxHosts+1 || !names["other hosts"] {
+		t.Fatal(len(names))
+	}
+}
 
 func FuzzConsume(f *testing.F) {
 	f.Add(logs("reporter", "source", "upstream_cluster", "outbound|80||a.b.svc.cluster.local", "duration_ms", "1e400", "authority", "[::1]:80"))
