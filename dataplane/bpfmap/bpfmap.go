@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Map is a table of K to V.
@@ -23,7 +24,7 @@ type Map[K comparable, V any] interface {
 	// Delete removes an entry; that it is absent is not an error.
 	Delete(K) error
 	// Range calls f for every entry until it returns false. Entries that
-	// change meanwhile may be seen or not.
+	// change meanwhile may be seen or not, and any may be seen twice.
 	Range(f func(K, V) bool) error
 }
 
@@ -55,6 +56,30 @@ func (m Kernel[K, V]) Delete(k K) error {
 }
 
 func (m Kernel[K, V]) Range(f func(K, V) bool) error {
+	const batch = 1024
+	keys, values := make([]K, batch), make([]V, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.m.BatchLookup(&cursor, keys, values, nil)
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSPC) { // or a bucket larger than a batch
+			return m.rangeOneByOne(f)
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return m.wrap("iterate", err)
+		}
+		for i := range n {
+			if !f(keys[i], values[i]) {
+				return nil
+			}
+		}
+		if err != nil { // that was the end
+			return nil
+		}
+	}
+}
+
+// rangeOneByOne may begin again, so f may see entries twice.
+func (m Kernel[K, V]) rangeOneByOne(f func(K, V) bool) error {
 	var k K
 	var v V
 	it := m.m.Iterate()

@@ -77,6 +77,8 @@ func (w *world) join() {
 			w.t.Fatal(err)
 		}
 	}
+	w.pod.Up(w.t, "eth0")
+	w.outside.Up(w.t, "eth0")
 	w.acquaint(w.pod, w.outside, "10.0.0.2", "fd00::2")
 	w.acquaint(w.outside, w.pod, "10.0.0.1", "fd00::1")
 }

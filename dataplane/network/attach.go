@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -135,7 +136,54 @@ func (w *wiring) build(host, pod *netlink.Handle, ns netns.NsHandle) error {
 	if err := w.buildPod(pod); err != nil {
 		return err
 	}
-	return w.buildHost(host, veth.Attrs().Index)
+	if err := w.buildHost(host, veth.Attrs().Index); err != nil {
+		return err
+	}
+	if err := awaitUp(host, veth.Attrs().Index); err != nil {
+		return err
+	}
+	return w.awaitLocal(pod)
+}
+
+// awaitLocal waits until the pod accepts packets to its addresses. For IPv6 the
+// kernel adds the local route of an address without duplicate detection from a
+// work queue; packets that come before are dropped.
+func (w *wiring) awaitLocal(pod *netlink.Handle) error {
+	for _, a := range w.pods {
+		if a.Is4() {
+			continue
+		}
+		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+			routes, err := pod.RouteGet(a.AsSlice())
+			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				return errors.Join(fmt.Errorf("wait for address %s: it is not local after two seconds", a), err)
+			}
+		}
+	}
+	return nil
+}
+
+// awaitUp waits until an interface transmits. The end of a veth pair that was up
+// first is told of its peer a moment later, by the kernel's link watch; until then
+// it drops what it should send, and a pod that connects to something at once would
+// wait a second for the retransmission of what was dropped. Since Linux 6.8 asking
+// is enough: RTM_GETLINK runs the link watch first.
+func awaitUp(h *netlink.Handle, index int) error {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+		link, err := h.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("wait for interface %d: %w", index, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait for interface %s: it is %s after two seconds", link.Attrs().Name, link.Attrs().OperState)
+		}
+	}
 }
 
 func (w *wiring) buildPod(pod *netlink.Handle) error {

@@ -70,6 +70,8 @@ func (w *world) join() {
 			w.t.Fatal(err)
 		}
 	}
+	w.node.Up(w.t, "up0")
+	w.outside.Up(w.t, "up0")
 	for _, gw := range []string{"192.168.7.2", "fd07::2"} {
 		ip := netip.MustParseAddr(gw)
 		route := &netlink.Route{LinkIndex: links[w.node].Attrs().Index, Gw: ip.AsSlice(), Dst: everything(ip)}
@@ -359,6 +361,8 @@ func (w *world) extend(far *kerneltest.NetNS) {
 			}
 		}
 	}
+	w.outside.Up(w.t, "far0")
+	far.Up(w.t, "far0")
 	outside := &Network{node: w.outside.Handle}
 	err := outside.inNode(func() error {
 		return errors.Join(writeFile("/proc/sys/net/ipv4/ip_forward", "1"), writeFile("/proc/sys/net/ipv6/conf/all/forwarding", "1"))

@@ -266,3 +266,23 @@ func Start(tb testing.TB, cmd *exec.Cmd) (kill func()) {
 	tb.Cleanup(kill)
 	return kill
 }
+
+// Up waits until interfaces transmit: one end of a veth pair is told of the other
+// a moment after both are up.
+func (n *NetNS) Up(tb testing.TB, names ...string) {
+	tb.Helper()
+	for _, name := range names {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			l, err := n.Net.LinkByName(name)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			if l.Attrs().OperState == netlink.OperUp {
+				break
+			}
+			if time.Now().After(deadline) {
+				tb.Fatalf("interface %s is %s", name, l.Attrs().OperState)
+			}
+		}
+	}
+}
