@@ -48,10 +48,10 @@ type Controller struct {
 
 // active is a definition that is served.
 type active struct {
-	uid   types.UID
-	spec  apiextensionsv1.CustomResourceDefinitionSpec
-	names apiextensionsv1.CustomResourceDefinitionNames
-	kinds []served
+	uid        types.UID
+	generation int64
+	names      apiextensionsv1.CustomResourceDefinitionNames
+	kinds      []served
 }
 
 type entry struct {
@@ -124,10 +124,10 @@ func (c *Controller) serve(d *apiextensionsv1.CustomResourceDefinition) error {
 	was := c.active[d.Name]
 	c.mu.Unlock()
 	names := acceptedNames(d)
-	if was != nil && was.uid == d.UID && equality.Semantic.DeepEqual(was.spec, d.Spec) && equality.Semantic.DeepEqual(was.names, names) {
+	if was != nil && was.uid == d.UID && was.generation == d.Generation && equality.Semantic.DeepEqual(was.names, names) {
 		return nil
 	}
-	now := &active{uid: d.UID, spec: d.Spec, names: names, kinds: kindsOf(d)}
+	now := &active{uid: d.UID, generation: d.Generation, names: names, kinds: kindsOf(d)}
 	for _, s := range now.kinds {
 		if err := c.cfg.Registry.AddKind(s.kind); err != nil {
 			return fmt.Errorf("serve %s of %s: %w", s.kind.Version, d.Name, err)

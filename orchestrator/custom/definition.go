@@ -1,15 +1,17 @@
 package custom
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,17 +23,16 @@ import (
 // Finalizer keeps a deleted definition until its instances are gone.
 const Finalizer = apiextensionsv1.CustomResourceCleanupFinalizer
 
+// Source gives definitions that come with the program.
+type Source func() ([]*apiextensionsv1.CustomResourceDefinition, error)
+
 // Definition is the kind CustomResourceDefinition itself, for the registry's
-// table. Definitions whose spec equals one of trusted are not validated again:
-// those that come with the program have been, by its tests, and their many CEL
-// rules take longer to compile than a server takes to start.
-func Definition(trusted ...*apiextensionsv1.CustomResourceDefinition) *resource.Kind {
-	known := map[string]*apiextensionsv1.CustomResourceDefinition{}
-	for _, t := range trusted {
-		t = t.DeepCopy()
-		apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(t)
-		known[t.Name] = t
-	}
+// table. Definitions whose spec is the same as in one of the trusted sources are
+// not validated again: they have been, by the program's tests, and to compile
+// their many CEL rules takes seconds. A source is asked when the first definition
+// is created.
+func Definition(trusted ...Source) *resource.Kind {
+	known := sync.OnceValue(func() map[string]bool { return specsOf(trusted) })
 	return &resource.Kind{
 		GroupVersionKind: apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"),
 		Resource:         "customresourcedefinitions", Singular: "customresourcedefinition",
@@ -45,7 +46,7 @@ func Definition(trusted ...*apiextensionsv1.CustomResourceDefinition) *resource.
 		PrepareUpdate: func(o, old resource.Object) { prepareUpdate(asDefinition(o), asDefinition(old)) },
 		ValidateCreate: func(o resource.Object) field.ErrorList {
 			d := asDefinition(o)
-			if t := known[d.Name]; t != nil && equality.Semantic.DeepEqual(t.Spec, d.Spec) {
+			if len(trusted) > 0 && known()[d.Name+string(specBytes(d))] {
 				return nil
 			}
 			return withInternal(d, func(in *apiextensions.CustomResourceDefinition) field.ErrorList {
@@ -59,7 +60,7 @@ func Definition(trusted ...*apiextensionsv1.CustomResourceDefinition) *resource.
 		Status: &resource.Subresource{
 			PrepareUpdate: func(o, old resource.Object) { prepareStatus(asDefinition(o), asDefinition(old)) },
 			ValidateUpdate: func(o, old resource.Object) field.ErrorList {
-				return validateUpdate(asDefinition(o), asDefinition(old), validation.ValidateUpdateCustomResourceDefinitionStatus)
+				return validateUpdate(withoutSpec(o), withoutSpec(old), validation.ValidateUpdateCustomResourceDefinitionStatus)
 			},
 			Resets: fieldpath.NewSet(fieldpath.MakePathOrDie("metadata"), fieldpath.MakePathOrDie("spec")),
 		},
@@ -71,6 +72,33 @@ func Definition(trusted ...*apiextensionsv1.CustomResourceDefinition) *resource.
 			return []any{o.GetName(), o.GetCreationTimestamp().UTC().Format(time.RFC3339)}
 		},
 	}
+}
+
+// specsOf are the trusted definitions' names and specs.
+func specsOf(trusted []Source) map[string]bool {
+	out := map[string]bool{}
+	for _, source := range trusted {
+		list, err := source()
+		if err != nil {
+			continue // what is not known to be right is validated
+		}
+		for _, t := range list {
+			t = t.DeepCopy()
+			apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(t)
+			out[t.Name+string(specBytes(t))] = true
+		}
+	}
+	return out
+}
+
+// specBytes is a short form of a definition's spec: equal for equal specs only.
+func specBytes(d *apiextensionsv1.CustomResourceDefinition) []byte {
+	raw, err := d.Spec.Marshal()
+	if err != nil {
+		return nil // no spec is without a form
+	}
+	sum := sha256.Sum256(raw)
+	return sum[:]
 }
 
 func asDefinition(o resource.Object) *apiextensionsv1.CustomResourceDefinition {
@@ -99,7 +127,7 @@ func prepareUpdate(d, old *apiextensionsv1.CustomResourceDefinition) {
 			d.Status.StoredVersions = append(d.Status.StoredVersions, v.Name)
 		}
 	}
-	if !equality.Semantic.DeepEqual(d.Spec, old.Spec) {
+	if !bytes.Equal(specBytes(d), specBytes(old)) {
 		d.Generation = old.Generation + 1
 	}
 }
@@ -110,6 +138,13 @@ func prepareStatus(d, old *apiextensionsv1.CustomResourceDefinition) {
 	version := d.ResourceVersion
 	old.DeepCopyInto(d)
 	d.Status, d.ManagedFields, d.ResourceVersion = status, fields, version
+}
+
+// withoutSpec is the definition for a check that does not look at its large part.
+func withoutSpec(o resource.Object) *apiextensionsv1.CustomResourceDefinition {
+	d := *asDefinition(o)
+	d.Spec = apiextensionsv1.CustomResourceDefinitionSpec{}
+	return &d
 }
 
 type updateCheck func(ctx context.Context, obj, old *apiextensions.CustomResourceDefinition) field.ErrorList
