@@ -18,18 +18,21 @@ const (
 // ALPN words by which a sidecar tells that it speaks the mesh's own TLS, and what
 // is inside. An application's TLS never offers them.
 var (
-	MeshALPN      = []string{"istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"}
-	MeshHTTPALPN  = []string{"istio-http/1.0", "istio-http/1.1", "istio-h2"}
-	MeshTCPALPN   = []string{"istio", "istio-peer-exchange"}
-	ClientTCP     = []string{"istio"}
-	ClientHTTP    = []string{"istio-http/1.1", "istio", "http/1.1"}
-	ClientHTTP2   = []string{"istio-h2", "istio", "h2"}
-	ServerHTTP    = []string{"h2", "http/1.1"}
-	plaintextALPN = []string{"http/1.0", "http/1.1", "h2c"}
+	MeshALPN     = []string{"istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"}
+	MeshHTTPALPN = []string{"istio-http/1.0", "istio-http/1.1", "istio-h2"}
+	MeshTCPALPN  = []string{"istio", "istio-peer-exchange"}
+	ClientTCP    = []string{"istio"}
+	ClientHTTP   = []string{"istio-http/1.1", "istio", "http/1.1"}
+	ClientHTTP2  = []string{"istio-h2", "istio", "h2"}
+	ServerHTTP   = []string{"h2", "http/1.1"}
 )
 
-// PlaintextHTTP are the words by which the HTTP inspector names what it recognised.
-func PlaintextHTTP() []string { return plaintextALPN }
+// Words by which Envoy's HTTP inspector names what it recognised.
+var (
+	PlaintextHTTP  = []string{"http/1.0", "http/1.1", "h2c"}
+	PlaintextHTTP1 = []string{"http/1.0", "http/1.1"}
+	PlaintextHTTP2 = []string{"h2c"}
+)
 
 // ADS is a reference to this very stream.
 func ADS() *core.ConfigSource {

@@ -43,6 +43,7 @@ type Settings struct {
 	InboundPort    uint32          // default 15006
 	SourceAddress  string          // from which the sidecar calls its application; default 127.0.0.6
 	SourceAddress6 string          // the same for IPv6; default ::1
+	IPv6           bool            // pods may speak IPv6: listen on it too; NewSettings: true
 	Sniffing       SniffingTimeout // how long to wait for a client that may be silent
 }
 
@@ -62,6 +63,7 @@ func NewSettings() Settings {
 		InboundPort:    15006,
 		SourceAddress:  "127.0.0.6",
 		SourceAddress6: "::1",
+		IPv6:           true,
 		Sniffing:       5000,
 	}
 }

@@ -63,7 +63,6 @@ func (p *podServer) DeltaAggregatedResources(g discovery.AggregatedDiscoveryServ
 			if r.err != nil {
 				return r.err
 			}
-			println("REQ", r.msg.GetTypeUrl(), strings.Join(r.msg.GetResourceNamesSubscribe(), ","), "-", strings.Join(r.msg.GetResourceNamesUnsubscribe(), ","), "nonce", r.msg.GetResponseNonce())
 			st.take(r.msg)
 		case <-px.wake:
 		}
@@ -349,6 +348,5 @@ func (st *stream) respond(w *watch, b *batch) error {
 		SystemVersionInfo: strconv.FormatUint(st.p.target.Load().sources[0].Revision, 10),
 	}
 	m.ProtoReflect().SetUnknown(b.wire())
-	println("SEND", m.TypeUrl, len(b.resources), len(b.removed), m.Nonce)
 	return st.send(m)
 }

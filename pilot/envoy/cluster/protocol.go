@@ -31,9 +31,8 @@ func speak(c *clusterv3.Cluster, p model.Protocol, pool *networking.ConnectionPo
 		h2.ConnectionKeepalive = &core.KeepaliveSettings{Interval: k.GetInterval(), Timeout: k.GetTimeout()}
 	}
 	o := &http.HttpProtocolOptions{CommonHttpProtocolOptions: common(h, pool.GetTcp())}
-	upgrade := h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
 	switch {
-	case p == model.HTTP2, p == model.HTTP && upgrade:
+	case p == model.HTTP2, p == model.HTTP && upgraded(h):
 		explicit := &http.HttpProtocolOptions_ExplicitHttpConfig{}
 		explicit.ProtocolConfig = &http.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2}
 		o.UpstreamProtocolOptions = &http.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
@@ -50,6 +49,10 @@ func speak(c *clusterv3.Cluster, p model.Protocol, pool *networking.ConnectionPo
 		return
 	}
 	option(c, httpOptions, envoy.MustAny(o))
+}
+
+func upgraded(h *networking.ConnectionPoolSettings_HTTPSettings) bool {
+	return h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
 }
 
 func clientsOwn(h2 *core.Http2ProtocolOptions) *http.HttpProtocolOptions_UseDownstreamProtocolConfig {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xebec-mesh/xebec/pilot/envoy"
 	"github.com/xebec-mesh/xebec/pilot/model"
+	"github.com/xebec-mesh/xebec/pilot/policy"
 )
 
 // TLSMode is the key in an endpoint's metadata by which a cluster chooses the
@@ -67,7 +68,7 @@ func mutual(in Input, t *networking.ClientTLSSettings) *tls.UpstreamTlsContext {
 	}
 	return &tls.UpstreamTlsContext{
 		Sni:              sni,
-		CommonTlsContext: envoy.MeshTLS(in.Settings.AgentCluster, servers(in, t), alpn(in.Port.Protocol)),
+		CommonTlsContext: envoy.MeshTLS(in.Settings.AgentCluster, servers(in, t), alpn(in)),
 	}
 }
 
@@ -91,12 +92,15 @@ func servers(in Input, t *networking.ClientTLSSettings) []*matcher.StringMatcher
 	return out
 }
 
-func alpn(p model.Protocol) []string {
-	switch p {
-	case model.HTTP:
-		return envoy.ClientHTTP
-	case model.HTTP2:
+// alpn says what is inside. Where the caller's own protocol is kept, the callee finds
+// out by itself.
+func alpn(in Input) []string {
+	h := policy.TrafficOf(in.Rules, in.Subset, in.Port.Number).ConnectionPool.GetHttp()
+	switch {
+	case in.Port.Protocol == model.HTTP2, in.Port.Protocol == model.HTTP && upgraded(h):
 		return envoy.ClientHTTP2
+	case in.Port.Protocol == model.HTTP && !h.GetUseClientProtocol():
+		return envoy.ClientHTTP
 	}
 	return envoy.ClientTCP
 }

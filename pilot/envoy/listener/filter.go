@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"strings"
 	"time"
 
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -10,6 +11,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	httpstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	httpinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	tlsinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -67,14 +69,21 @@ func manager(s *model.Settings, prefix string, at side) *hcm.HttpConnectionManag
 	}
 }
 
-func outboundHTTP(s *model.Settings, prefix, table string) *listenerv3.Filter {
+// outboundHTTP routes requests by a table. Where the cluster serves connections of any
+// protocol, alpn says on this one that it carries HTTP, so that the callee treats it so.
+func outboundHTTP(s *model.Settings, prefix, table string, alpn []string) *listenerv3.Filter {
 	m := manager(s, prefix, source)
 	m.RouteSpecifier = &hcm.HttpConnectionManager_Rds{Rds: &hcm.Rds{ConfigSource: envoy.ADS(), RouteConfigName: table}}
 	m.HttpFilters = []*hcm.HttpFilter{
 		httpFilter(route.FaultFilter, &faultv3.HTTPFault{}),
 		httpFilter(route.CorsFilter, &corsv3.Cors{}),
-		routerFilter(),
 	}
+	if alpn != nil {
+		m.HttpFilters = append(m.HttpFilters, httpFilter("envoy.filters.http.set_filter_state", &httpstate.Config{
+			OnRequestHeaders: []*state.FilterStateValue{filterState("envoy.network.application_protocols", strings.Join(alpn, ","), true)},
+		}))
+	}
+	m.HttpFilters = append(m.HttpFilters, routerFilter())
 	return networkFilter(hcmName, m)
 }
 
@@ -127,13 +136,23 @@ func tcp(s *model.Settings, at side, prefix string, to []Share) *listenerv3.Filt
 // take for an original destination unless told so.
 func keepDestination() *listenerv3.Filter {
 	return networkFilter("envoy.filters.network.set_filter_state", &setstate.Config{
-		OnNewConnection: []*state.FilterStateValue{{
-			Key: &state.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.transport_socket.original_dst_address"},
-			Value: &state.FilterStateValue_FormatString{FormatString: &core.SubstitutionFormatString{
-				Format: &core.SubstitutionFormatString_TextFormatSource{TextFormatSource: &core.DataSource{
-					Specifier: &core.DataSource_InlineString{InlineString: "%DOWNSTREAM_LOCAL_ADDRESS%"},
-				}},
+		OnNewConnection: []*state.FilterStateValue{
+			filterState("envoy.network.transport_socket.original_dst_address", "%DOWNSTREAM_LOCAL_ADDRESS%", false),
+		},
+	})
+}
+
+func filterState(key, format string, upstream bool) *state.FilterStateValue {
+	v := &state.FilterStateValue{
+		Key: &state.FilterStateValue_ObjectKey{ObjectKey: key},
+		Value: &state.FilterStateValue_FormatString{FormatString: &core.SubstitutionFormatString{
+			Format: &core.SubstitutionFormatString_TextFormatSource{TextFormatSource: &core.DataSource{
+				Specifier: &core.DataSource_InlineString{InlineString: format},
 			}},
 		}},
-	})
+	}
+	if upstream {
+		v.SharedWithUpstream = state.FilterStateValue_ONCE
+	}
+	return v
 }

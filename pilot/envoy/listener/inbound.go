@@ -50,7 +50,7 @@ type InboundInput struct {
 // Envoy looks for the port first and does not look further once it has found it, so
 // the chains for all other ports never take what a declared port refused.
 var Incoming = envoy.Generator[InboundInput]{Type: envoy.ListenerType, Make: func(in InboundInput) (string, proto.Message, []config.Ref) {
-	l := bound(Inbound, in.Settings.InboundPort, core.TrafficDirection_INBOUND)
+	l := bound(in.Settings, Inbound, in.Settings.InboundPort, core.TrafficDirection_INBOUND, anyV4, anyV6)
 	ports := in.Ports.Slice()
 	slices.SortFunc(ports, func(a, b OwnPort) int { return cmp.Compare(a.Number, b.Number) })
 	for _, own := range []uint32{in.Settings.InboundPort, in.Settings.OutboundPort} {
@@ -134,7 +134,7 @@ func chains(s *model.Settings, p OwnPort, to string) []*listenerv3.FilterChain {
 	}
 	out = append(out, c.open("tls", "tls", nil, false))
 	if p.Protocol == model.Sniff {
-		out = append(out, c.open("plain-http", "raw_buffer", envoy.PlaintextHTTP(), true))
+		out = append(out, c.open("plain-http", "raw_buffer", envoy.PlaintextHTTP, true))
 	}
 	return append(out, c.open("plain", "raw_buffer", nil, requests))
 }

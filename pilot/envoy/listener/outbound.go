@@ -2,6 +2,7 @@ package listener
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,8 +25,10 @@ const (
 )
 
 const (
-	anyV4 = "0.0.0.0"
-	anyV6 = "::"
+	anyV4  = "0.0.0.0"
+	anyV6  = "::"
+	loopV4 = "127.0.0.1"
+	loopV6 = "::1"
 )
 
 // Wildcard is the name of the listener that takes a port at every address.
@@ -46,8 +49,8 @@ type HTTPInput struct {
 // HTTP makes listeners on which the host that a request names decides.
 var HTTP = envoy.Generator[HTTPInput]{Type: envoy.ListenerType, Make: func(in HTTPInput) (string, proto.Message, []config.Ref) {
 	port := strconv.FormatUint(uint64(in.Port), 10)
-	l := table(in.Settings, Wildcard(in.Port), []string{anyV4, anyV6}, in.Port)
-	l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+Wildcard(in.Port), port))}
+	l := table(in.Settings, Wildcard(in.Port), in.Port, anyV4, anyV6)
+	l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+Wildcard(in.Port), port, nil), envoy.PlaintextHTTP)}
 	l.DefaultFilterChain = &listenerv3.FilterChain{
 		Name:    "passthrough",
 		Filters: []*listenerv3.Filter{tcp(in.Settings, source, beyond(in.Restricted), []Share{{Cluster: beyond(in.Restricted)}})},
@@ -69,13 +72,16 @@ type TCPInput struct {
 // TCP makes listeners whose connections go to one service.
 var TCP = envoy.Generator[TCPInput]{Type: envoy.ListenerType, Make: func(in TCPInput) (string, proto.Message, []config.Ref) {
 	addresses := in.Address.Slice()
-	l := table(in.Settings, At(addresses[0], in.Port), addresses, in.Port)
+	l := table(in.Settings, At(addresses[0], in.Port), in.Port, addresses...)
 	to := in.To.Slice()
 	rest := &listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcp(in.Settings, source, to[0].Cluster, to)}}
 	if in.Table == "" {
 		l.FilterChains = []*listenerv3.FilterChain{rest}
 	} else {
-		l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+in.Table, in.Table))}
+		l.FilterChains = []*listenerv3.FilterChain{
+			plainHTTP(outboundHTTP(in.Settings, "outbound_"+in.Table, in.Table, envoy.ClientHTTP), envoy.PlaintextHTTP1),
+			plainHTTP(outboundHTTP(in.Settings, "outbound_"+in.Table, in.Table, envoy.ClientHTTP2), envoy.PlaintextHTTP2),
+		}
 		l.DefaultFilterChain = rest
 		sniff(in.Settings, l)
 	}
@@ -91,7 +97,7 @@ type OutboundInput struct {
 // All makes virtualOutbound: it hands connections to the listener of their original
 // destination, and lets through (or refuses) those that have none.
 var All = envoy.Generator[OutboundInput]{Type: envoy.ListenerType, Make: func(in OutboundInput) (string, proto.Message, []config.Ref) {
-	l := bound(Outbound, in.Settings.OutboundPort, core.TrafficDirection_OUTBOUND)
+	l := bound(in.Settings, Outbound, in.Settings.OutboundPort, core.TrafficDirection_OUTBOUND, loopV4, loopV6)
 	l.UseOriginalDst = wrapperspb.Bool(true)
 	l.FilterChains = []*listenerv3.FilterChain{
 		refuse(in.Settings, "loop", in.Settings.OutboundPort),
@@ -118,11 +124,11 @@ func refuse(s *model.Settings, name string, port uint32) *listenerv3.FilterChain
 	}
 }
 
-func plainHTTP(f *listenerv3.Filter) *listenerv3.FilterChain {
+func plainHTTP(f *listenerv3.Filter, protocols []string) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		FilterChainMatch: &listenerv3.FilterChainMatch{
 			TransportProtocol:    "raw_buffer",
-			ApplicationProtocols: envoy.PlaintextHTTP(),
+			ApplicationProtocols: protocols,
 		},
 		Filters: []*listenerv3.Filter{f},
 	}
@@ -140,24 +146,18 @@ func patience(s *model.Settings, l *listenerv3.Listener) {
 }
 
 // table is a listener that is not bound: virtualOutbound hands connections to it.
-func table(s *model.Settings, name string, addresses []string, port uint32) *listenerv3.Listener {
-	l := &listenerv3.Listener{
-		Name:             name,
-		Address:          envoy.Address(addresses[0], port),
-		BindToPort:       wrapperspb.Bool(false),
-		TrafficDirection: core.TrafficDirection_OUTBOUND,
-	}
-	for _, a := range addresses[1:] {
-		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: envoy.Address(a, port)})
-	}
+func table(s *model.Settings, name string, port uint32, addresses ...string) *listenerv3.Listener {
+	l := bound(s, name, port, core.TrafficDirection_OUTBOUND, addresses...)
+	l.BindToPort = wrapperspb.Bool(false)
 	return l
 }
 
-func bound(name string, port uint32, d core.TrafficDirection) *listenerv3.Listener {
-	return &listenerv3.Listener{
-		Name:                name,
-		Address:             envoy.Address(anyV4, port),
-		AdditionalAddresses: []*listenerv3.AdditionalAddress{{Address: envoy.Address(anyV6, port)}},
-		TrafficDirection:    d,
+func bound(s *model.Settings, name string, port uint32, d core.TrafficDirection, addresses ...string) *listenerv3.Listener {
+	l := &listenerv3.Listener{Name: name, Address: envoy.Address(addresses[0], port), TrafficDirection: d}
+	for _, a := range addresses[1:] {
+		if s.IPv6 || !strings.Contains(a, ":") {
+			l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: envoy.Address(a, port)})
+		}
 	}
+	return l
 }
