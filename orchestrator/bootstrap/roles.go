@@ -69,7 +69,7 @@ func union(name, label string) *rbacv1.ClusterRole {
 func clusterRoles() []*rbacv1.ClusterRole {
 	all := append(baseRoles(), userRoles()...)
 	all = append(all, componentRoles()...)
-	for range 2 { // admin consists of edit, which consists of others
+	for range 3 { // admin consists of edit, and that of view
 		for _, r := range all {
 			if rules := Aggregate(r, all); r.AggregationRule != nil {
 				r.Rules = rules
