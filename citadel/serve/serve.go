@@ -93,7 +93,6 @@ func (w *Workload) Register(reg grpc.ServiceRegistrar) {
 // view is what one workload may see at one time.
 type view struct {
 	svid   *svid.SVID // nil as long as there is none
-	err    error      // why there is none
 	bundle *bundle.Bundle
 }
 
@@ -107,7 +106,7 @@ func (w *Workload) follow(ctx context.Context, each func(view) error, wake <-cha
 	for {
 		var v view
 		var fresh, trusted <-chan struct{}
-		v.svid, v.err, fresh = handle.Get()
+		v.svid, fresh, _ = handle.Get()
 		v.bundle, trusted = w.server.cfg.Bundle.Get()
 		if err := each(v); err != nil {
 			return err

@@ -123,21 +123,22 @@ func (c *Cache) Hold(id ca.Identity) *Handle {
 }
 
 // Get returns the workload's SVID, nil as long as there is none that has not
-// expired, the last attempt's error, and a channel that closes when either changes.
-func (h *Handle) Get() (*SVID, error, <-chan struct{}) { //nolint:staticcheck // the error is a value here, not the call's outcome
+// expired, a channel that closes when there is news, and the last attempt's error:
+// an SVID and an error together mean that the next one is overdue.
+func (h *Handle) Get() (*SVID, <-chan struct{}, error) {
 	h.cache.mu.Lock()
 	defer h.cache.mu.Unlock()
 	s := h.entry.svid
 	if s != nil && s.Expired(time.Now()) {
 		s = nil
 	}
-	return s, h.entry.err, h.entry.changed
+	return s, h.entry.changed, h.entry.err
 }
 
 // Wait returns the SVID as soon as there is one, or the reason why not when ctx ends.
 func (h *Handle) Wait(ctx context.Context) (*SVID, error) {
 	for {
-		s, last, changed := h.Get()
+		s, changed, last := h.Get()
 		if s != nil {
 			return s, nil
 		}

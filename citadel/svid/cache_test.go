@@ -114,7 +114,7 @@ func TestRenewedAroundHalfLife(t *testing.T) {
 		defer h.Release()
 		first := get(t, h)
 		begin := time.Now()
-		_, _, changed := h.Get()
+		_, changed, _ := h.Get()
 		<-changed
 		if d := time.Since(begin); d < 9*time.Hour || d > 15*time.Hour {
 			t.Errorf("renewed after %s of 24h", d)
@@ -132,7 +132,7 @@ func TestOutageKeepsTheOldUntilItEnds(t *testing.T) {
 		first := get(t, h)
 		i.fail(errors.New("unreachable"))
 		time.Sleep(20 * time.Hour)
-		s, err, _ := h.Get()
+		s, _, err := h.Get()
 		if s != first || err == nil {
 			t.Errorf("during the outage: %v, %v; want the first and a reason", s, err)
 		}
@@ -147,7 +147,7 @@ func TestOutageKeepsTheOldUntilItEnds(t *testing.T) {
 		}
 		i.fail(nil)
 		time.Sleep(31 * time.Second)
-		if s, err, _ := h.Get(); s == nil || err != nil {
+		if s, _, err := h.Get(); s == nil || err != nil {
 			t.Errorf("after the outage: %v, %v", s, err)
 		}
 	})

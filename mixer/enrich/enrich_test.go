@@ -120,7 +120,7 @@ func TestDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Of(p) != d.Of(p) {
+	if first, second := d.Of(p), d.Of(p); first != second {
 		t.Error("a workload is made anew for the same version of its pod")
 	}
 }

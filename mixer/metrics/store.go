@@ -80,7 +80,7 @@ type Store struct {
 
 // series is one Labels' counts.
 type series struct {
-	count, failed  uint64
+	count          uint64
 	sent, received uint64
 	duration       distribution
 	request        distribution
