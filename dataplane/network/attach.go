@@ -153,7 +153,7 @@ func (w *wiring) awaitLocal(pod *netlink.Handle) error {
 		if a.Is4() {
 			continue
 		}
-		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		for deadline, try := time.Now().Add(2*time.Second), 0; ; try++ {
 			routes, err := pod.RouteGet(a.AsSlice())
 			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 				break
@@ -161,6 +161,7 @@ func (w *wiring) awaitLocal(pod *netlink.Handle) error {
 			if time.Now().After(deadline) {
 				return errors.Join(fmt.Errorf("wait for address %s: it is not local after two seconds", a), err)
 			}
+			pause(try)
 		}
 	}
 	return nil
@@ -172,7 +173,7 @@ func (w *wiring) awaitLocal(pod *netlink.Handle) error {
 // wait a second for the retransmission of what was dropped. Since Linux 6.8 asking
 // is enough: RTM_GETLINK runs the link watch first.
 func awaitUp(h *netlink.Handle, index int) error {
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+	for deadline, try := time.Now().Add(2*time.Second), 0; ; try++ {
 		link, err := h.LinkByIndex(index)
 		if err != nil {
 			return fmt.Errorf("wait for interface %d: %w", index, err)
@@ -183,6 +184,15 @@ func awaitUp(h *netlink.Handle, index int) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("wait for interface %s: it is %s after two seconds", link.Attrs().Name, link.Attrs().OperState)
 		}
+		pause(try)
+	}
+}
+
+// pause sleeps between questions to the kernel, but not between the first few:
+// a sleep is longer than most waits.
+func pause(try int) {
+	if try >= 20 {
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 
