@@ -1,13 +1,16 @@
 package resource
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Kinds returns every built-in kind. The values are shared and immutable.
-func Kinds() []*Kind { return table().kinds }
+// Kinds returns every built-in kind but CustomResourceDefinition, which package
+// custom adds: its rules are half of what it is for. The values are shared and
+// immutable; the slice may be appended to.
+func Kinds() []*Kind { return slices.Clip(table().kinds) }
 
 // Lookup finds a built-in kind by its resource, or returns nil.
 func Lookup(gvr schema.GroupVersionResource) *Kind { return table().byResource[gvr] }
@@ -49,8 +52,6 @@ var table = sync.OnceValue(func() kindTable {
 			roleBindingKind(),
 			clusterRoleKind(),
 			clusterRoleBindingKind(),
-
-			crdKind(),
 		},
 		byResource: map[schema.GroupVersionResource]*Kind{},
 		byKind:     map[schema.GroupVersionKind]*Kind{},
