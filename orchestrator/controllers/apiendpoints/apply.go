@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/xebec-mesh/xebec/orchestrator/client"
 )
 
@@ -30,7 +32,10 @@ func (c *Controller) apply(ctx context.Context, p Plan) error {
 func write[T client.Object](ctx context.Context, c client.Typed[T], o T) error {
 	var err error
 	if o.GetResourceVersion() == "" {
-		_, err = c.Create(ctx, o)
+		// Whoever was faster causes an event, and this runs again.
+		if _, err = c.Create(ctx, o); apierrors.IsAlreadyExists(err) {
+			return nil
+		}
 	} else {
 		_, err = c.Update(ctx, o)
 	}

@@ -47,7 +47,7 @@ type Runner interface {
 // World is one script's API and controllers.
 type World struct {
 	T      *testing.T
-	Client *memory.Client
+	Client client.Interface
 	ctx    context.Context
 }
 
@@ -58,8 +58,17 @@ type Command = func(file func(string) ([]byte, error), args []string) (string, e
 // synctest bubble; everything ends with the test.
 func New(t *testing.T, start func(c client.Interface) ([]Runner, error)) *World {
 	t.Helper()
+	return Over(t, memory.New(nil), start)
+}
+
+// Over is New with another client; it is closed when the controllers have ended.
+func Over(t *testing.T, c interface {
+	client.Interface
+	Close()
+}, start func(c client.Interface) ([]Runner, error)) *World {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &World{T: t, Client: memory.New(nil), ctx: ctx}
+	w := &World{T: t, Client: c, ctx: ctx}
 	runners, err := start(w.Client)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +84,7 @@ func New(t *testing.T, start func(c client.Interface) ([]Runner, error)) *World 
 				t.Errorf("a controller ended: %v", err)
 			}
 		}
-		w.Client.Close()
+		c.Close()
 	})
 	synctest.Wait()
 	return w
@@ -278,21 +287,31 @@ func (w *World) kubelet(_ func(string) ([]byte, error), args []string) error {
 			continue
 		}
 		left--
-		pod = pod.DeepCopy()
 		if pod.Spec.NodeName == "" {
-			pod.Spec.NodeName = "n" + strconv.Itoa(i%2+1)
-			next, err := pods.Update(w.ctx, pod)
+			if err := w.bind(pod, "n"+strconv.Itoa(i%2+1)); err != nil {
+				return err
+			}
+			next, err := pods.Get(w.ctx, pod.Namespace, pod.Name)
 			if err != nil {
 				return err
 			}
-			pod = next.DeepCopy()
+			pod = next
 		}
+		pod = pod.DeepCopy()
 		Run(pod, fmt.Sprintf("10.244.0.%d", i+1), time.Now())
 		if _, err := pods.UpdateStatus(w.ctx, pod); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *World) bind(pod *corev1.Pod, node string) error {
+	_, err := w.Client.CreateSub(w.ctx, client.Pods.Resource, client.Key(pod), "binding", &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	})
+	return err
 }
 
 // Run makes a pod's status that of one that runs and is ready.
