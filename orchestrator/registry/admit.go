@@ -113,3 +113,24 @@ type reader struct{ r *Registry }
 func (r reader) Get(ctx context.Context, gvr schema.GroupVersionResource, key types.NamespacedName, fresh bool) (resource.Object, error) {
 	return r.r.read(ctx, gvr, key, fresh)
 }
+
+// List reads the cache as it is; what plugins look for in lists changes seldom.
+func (r reader) List(ctx context.Context, gvr schema.GroupVersionResource, namespace string) ([]resource.Object, error) {
+	k := r.r.Kind(gvr)
+	if k == nil {
+		return nil, nil
+	}
+	v, err := r.r.verb(ctx, Request{Kind: k, Namespace: namespace})
+	if err != nil {
+		return nil, err
+	}
+	l, err := v.res.List(ctx, cache.Query{Kind: k, Namespace: namespace, Match: cache.Any})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]resource.Object, len(l.Items))
+	for i, o := range l.Items {
+		out[i] = o.Obj
+	}
+	return out, nil
+}

@@ -37,6 +37,9 @@ func (r *Registry) Create(ctx context.Context, req Request, obj runtime.Object) 
 	if req.Subresource != "" {
 		return nil, v.act(ctx, obj)
 	}
+	if err := v.checkFace(obj); err != nil {
+		return nil, err
+	}
 	in, err := v.take(obj)
 	if err != nil {
 		return nil, err
@@ -47,6 +50,19 @@ func (r *Registry) Create(ctx context.Context, req Request, obj runtime.Object) 
 			return v.show(o, err)
 		}
 	}
+}
+
+// checkFace makes the checks that only the face of a new object can tell.
+func (v *verb) checkFace(obj runtime.Object) error {
+	view := v.req.Kind.View
+	face, ok := obj.(resource.Object)
+	if view == nil || view.Validate == nil || !ok {
+		return nil
+	}
+	if errs := view.Validate(face); len(errs) > 0 {
+		return v.invalid(nameOf(face), errs)
+	}
+	return nil
 }
 
 // take makes a client's object one of the stored kind that is ours to change.

@@ -141,8 +141,9 @@ func (v *verb) selectors(q *cache.Query, opts metav1.ListOptions) error {
 			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
 		}
 	}
-	q.Fields = f
-	return nil
+	// Selection is by what is stored; a face may have other names for the fields.
+	q.Fields, err = f.Transform(func(name, value string) (string, string, error) { return v.req.Kind.StoredField(name), value, nil })
+	return err
 }
 
 func (v *verb) invalidOption(e *field.Error) error {
