@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/xebec-mesh/xebec/nodeagent/logs"
 )
@@ -30,6 +31,7 @@ type output struct {
 	hold      *os.File // keeps stdin open between those who attach
 	attach    net.Listener
 	copies    sync.WaitGroup
+	drained   chan struct{} // closed when the streams have ended
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -44,7 +46,7 @@ func newOutput(u *url.URL, bundle string, terminal bool) (_ *output, err error) 
 	q := u.Query()
 	size, _ := strconv.ParseInt(q.Get("max-size"), 10, 64)
 	files, _ := strconv.Atoi(q.Get("max-files"))
-	o := &output{conns: map[net.Conn]struct{}{}, stdinOnce: q.Get("stdin") == "once"}
+	o := &output{conns: map[net.Conn]struct{}{}, drained: make(chan struct{}), stdinOnce: q.Get("stdin") == "once"}
 	defer func() {
 		if err != nil {
 			o.abandon()
@@ -127,6 +129,7 @@ func (o *output) start() {
 	go func() {
 		o.copies.Wait()
 		o.log.Close()
+		close(o.drained)
 		o.closeConns()
 	}()
 	if o.attach != nil {
@@ -144,6 +147,15 @@ func (o *output) abandon() {
 		o.log.Close()
 	}
 	o.close()
+}
+
+// drain waits until the log is complete, unless a process that the container left
+// behind holds its output open.
+func (o *output) drain() {
+	select {
+	case <-o.drained:
+	case <-time.After(time.Second):
+	}
 }
 
 func (o *output) close() {

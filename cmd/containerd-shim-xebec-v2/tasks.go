@@ -65,6 +65,7 @@ func (t *tasks) Delete(ctx context.Context, r *api.DeleteRequest) (*api.DeleteRe
 	delete(t.outputs, r.ID)
 	t.mu.Unlock()
 	if o != nil {
+		o.drain()
 		o.close()
 	}
 	return resp, nil

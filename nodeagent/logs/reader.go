@@ -120,18 +120,15 @@ func readCurrent(ctx context.Context, path string, offset int64, p *printer) err
 		if rest, err = p.copy(r, rest); err != nil {
 			return err
 		}
-		if moved(f, path) {
-			next, err := os.Open(path)
-			if err == nil {
-				if rest, err = p.copy(r, rest); err != nil { // written before the move
-					next.Close()
-					return err
-				}
-				f.Close()
-				f = next
-				r.Reset(f)
-				continue
+		if next := following(f, path); next != nil {
+			rest, err = p.copy(r, rest) // what was written before the move
+			f.Close()
+			f = next
+			r.Reset(f)
+			if err != nil {
+				return err
 			}
+			continue
 		}
 		if last {
 			return nil
@@ -146,13 +143,31 @@ func readCurrent(ctx context.Context, path string, offset int64, p *printer) err
 	}
 }
 
-func moved(f *os.File, path string) bool {
-	a, err := f.Stat()
+// following opens the file that came after f, if the log has been rotated since f
+// was the current one; else it returns nil.
+func following(f *os.File, path string) *os.File {
+	here, err := f.Stat()
 	if err != nil {
-		return false
+		return nil
 	}
-	b, err := os.Stat(path)
-	return err == nil && !os.SameFile(a, b)
+	if st, err := os.Stat(path); err != nil || os.SameFile(here, st) {
+		return nil
+	}
+	files := append(Rotated(path), path)
+	next := 0 // of a file that has been removed: the oldest there is
+	for i, name := range files {
+		if st, err := os.Stat(name); err == nil && os.SameFile(here, st) {
+			next = i + 1
+		}
+	}
+	if next == len(files) {
+		return nil
+	}
+	g, err := os.Open(files[next])
+	if err != nil {
+		return nil
+	}
+	return g
 }
 
 type printer struct {

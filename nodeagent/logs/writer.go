@@ -106,6 +106,9 @@ func (w *Writer) Copy(stream string, r io.Reader, tee func([]byte)) {
 // append writes the whole lines of data; a line that fills the buffer as a partial
 // entry; and with end, what remains as a line. It returns how many bytes it consumed.
 func (w *Writer) append(stream string, data []byte, end bool) int {
+	if len(data) == 0 {
+		return 0
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out = w.out[:0]

@@ -55,10 +55,15 @@ type owned struct {
 
 // instance is a container that runs, or is being started.
 type instance struct {
-	c      *container.Container
-	probes context.CancelFunc
-	stop   *stopper
-	exited chan struct{}
+	c       *container.Container
+	probes  context.CancelFunc
+	stop    *stopper
+	exited  chan struct{}
+	drained chan struct{} // closed when its log is complete
+}
+
+func newInstance(c *container.Container) *instance {
+	return &instance{c: c, exited: make(chan struct{}), drained: make(chan struct{})}
 }
 
 func newActor(ctx context.Context, m *Manager, pod *corev1.Pod) *actor {
@@ -178,6 +183,7 @@ func (a *actor) end(t *Termination) {
 }
 
 func (a *actor) perform(act Action) {
+	a.o.begin(act, a.m.cfg.Now())
 	switch act.Verb {
 	case MakeSandbox:
 		a.makeSandbox()

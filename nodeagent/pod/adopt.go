@@ -93,7 +93,7 @@ func (a *actor) adoptContainer(c *container.Container, exits map[string]record) 
 	}
 	// Running, or stopped while nobody looked: the wait tells.
 	u.Stage = Running
-	in := &instance{c: c, exited: make(chan struct{})}
+	in := newInstance(c)
 	a.live[name] = in
 	go a.watch(a.pod, name, in, a.m.logPath(a.pod, name, c.Attempt()))
 	if c.State == container.Running {

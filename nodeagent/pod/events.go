@@ -79,14 +79,14 @@ type sandboxMade struct {
 func (e sandboxMade) hear(a *actor) {
 	s := &a.o.Sandbox
 	if e.err != nil {
-		s.Stage, s.FailedAt, s.Message = None, a.m.cfg.Now(), e.err.Error()
+		s.Stage, s.FailedAt = None, a.m.cfg.Now()
 		s.Failures++
 		if a.o.End == nil {
 			a.event(corev1.EventTypeWarning, e.reason, "%s", e.err)
 		}
 		return
 	}
-	s.Stage, s.IPs, s.Failures, s.Message = Made, e.ips, 0, ""
+	s.Stage, s.IPs, s.Failures = Made, e.ips, 0
 	a.save()
 }
 
@@ -116,11 +116,7 @@ type started struct {
 }
 
 func (e started) hear(a *actor) {
-	u := a.o.unit(e.name)
-	u.next()
-	u.Stage, u.StartedAt, u.ID, u.ImageID = Running, e.at, e.id, e.imageID
-	u.Wait, u.WaitMessage, u.Failures, u.FailedAt = "", "", 0, time.Time{}
-	u.Started, u.Ready, u.Kill = false, false, ""
+	a.o.started(e.name, e.id, e.imageID, e.at)
 	a.live[e.name] = e.in
 	a.watchProbes(e.name, e.in)
 	a.sweep()
@@ -135,32 +131,15 @@ type notStarted struct {
 }
 
 func (e notStarted) hear(a *actor) {
-	u := a.o.unit(e.name)
-	now := a.m.cfg.Now()
 	if e.dead != nil {
 		a.dead = append(a.dead, e.dead)
 	}
+	now := a.m.cfg.Now()
+	a.o.notStarted(e.name, e.id, e.reason, e.message, e.ran, now)
 	if e.ran {
-		u.next()
-		u.Stage, u.ID, u.StartedAt, u.FinishedAt = Exited, e.id, now, now
-		u.ExitCode, u.Reason, u.Message = 128, e.reason, e.message
-		u.Crashes++
-		a.saveExit(record{Code: 128, Reason: e.reason, Message: e.message, FinishedAt: now}, e.name, u)
-		a.tellBackoff(e.name, u)
-		return
+		a.saveExit(e.name)
+		a.tellBackoff(e.name)
 	}
-	u.Stage = Idle
-	if u.Attempt > 0 {
-		u.Stage = Exited // it waits to run again
-	}
-	if a.o.End != nil || e.reason == "" {
-		return
-	}
-	if u.Wait != e.reason {
-		u.Failures = 0
-	}
-	u.Wait, u.WaitMessage, u.FailedAt = e.reason, e.message, now
-	u.Failures++
 }
 
 // exited: a container has ended.
@@ -182,26 +161,25 @@ func (e exitedEvent) hear(a *actor) {
 		}
 		a.dead = append(a.dead, in.c)
 	}
-	if e.rec.FinishedAt.Sub(u.StartedAt) >= backoffReset {
-		u.Crashes = 0
-	}
-	u.Stage, u.FinishedAt, u.ExitCode = Exited, e.rec.FinishedAt, e.rec.Code
-	u.Reason, u.Message = e.rec.Reason, e.rec.Message
-	u.Started, u.Ready, u.Kill = false, false, ""
-	u.Crashes++
-	a.saveExit(e.rec, e.name, u)
-	a.tellBackoff(e.name, u)
+	a.o.exited(e.name, e.rec)
+	a.saveExit(e.name)
+	a.tellBackoff(e.name)
 }
 
 // saveExit keeps an exit for the next agent.
-func (a *actor) saveExit(rec record, name string, u *Unit) {
-	rec.Crashes, rec.Name, rec.Attempt, rec.StartedAt = u.Crashes, name, u.Attempt-1, u.StartedAt
+func (a *actor) saveExit(name string) {
+	u := a.o.unit(name)
+	rec := record{
+		Name: name, Attempt: u.Attempt - 1, Code: u.ExitCode, Reason: u.Reason, Message: u.Message,
+		StartedAt: u.StartedAt, FinishedAt: u.FinishedAt, Crashes: u.Crashes,
+	}
 	if err := writeJSON(a.home.exit(u.ID), rec); err != nil {
 		a.log.Warn("save exit of container", "container", name, "err", err)
 	}
 }
 
-func (a *actor) tellBackoff(name string, u *Unit) {
+func (a *actor) tellBackoff(name string) {
+	u := a.o.unit(name)
 	if backoff(u.Crashes-1) > 0 && a.o.End == nil && restarts(a.pod, containerOf(a.pod, name), u.ExitCode) {
 		a.eventFor(name, corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", name, a.pod.Name, a.pod.Namespace, a.uid)
 	}
@@ -222,20 +200,7 @@ type probed struct {
 }
 
 func (e probed) hear(a *actor) {
-	u := a.o.unit(e.name)
-	if u.ID != e.id || (u.Stage != Running && u.Stage != Stopping) {
-		return
-	}
-	switch {
-	case e.r.Kind == probe.Startup && e.r.OK:
-		u.Started = true
-	case e.r.Kind == probe.Readiness:
-		u.Ready = e.r.OK
-	case u.Stage == Running:
-		kind := "liveness"
-		if e.r.Kind == probe.Startup {
-			kind = "startup"
-		}
-		u.Kill = "Container " + e.name + " failed " + kind + " probe, will be restarted"
+	if a.o.unit(e.name).ID == e.id {
+		a.o.probed(e.name, e.r)
 	}
 }

@@ -57,14 +57,6 @@ type Unit struct {
 	StopBy      time.Time // Stopping: when it will be killed
 }
 
-// next makes the exit of the attempt before the last one, and counts a new one.
-func (u *Unit) next() {
-	if u.Attempt > 0 {
-		u.Last = Terminated(u)
-	}
-	u.Attempt++
-}
-
 // SandboxStage is how far a pod's namespaces, network and volumes have come.
 //
 //	None ──▶ Making ──▶ Made ──▶ Removing ──▶ None
@@ -89,7 +81,6 @@ type Sandbox struct {
 	IPs      []string
 	Failures int
 	FailedAt time.Time
-	Message  string
 	Clean    bool // nothing is left to remove
 }
 

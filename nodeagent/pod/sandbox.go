@@ -67,11 +67,6 @@ func (s *sandbox) primary() netip.Addr {
 
 // makeSandbox starts to make it.
 func (a *actor) makeSandbox() {
-	o := &a.o
-	o.Sandbox.Stage, o.Sandbox.Clean = Making, false
-	if o.StartedAt.IsZero() {
-		o.StartedAt = a.m.cfg.Now()
-	}
 	s := newSandbox()
 	a.sandbox = s
 	pod, host, ctx := a.pod, a.m.cfg.Host(), a.work
@@ -239,7 +234,6 @@ func (h home) writeHosts(pod *corev1.Pod, name, fqdn string, ips []netip.Addr) e
 
 // removeSandbox removes the containers that have ended and all that they shared.
 func (a *actor) removeSandbox() {
-	a.o.Sandbox.Stage = Removing
 	pod, host, h, cfg := a.pod, a.m.cfg.Host(), a.home, a.m.cfg
 	dead := a.dead
 	a.dead = nil

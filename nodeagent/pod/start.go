@@ -44,7 +44,6 @@ type launch struct {
 // startContainer begins an attempt.
 func (a *actor) startContainer(c *corev1.Container) {
 	u := a.o.unit(c.Name)
-	u.Stage = Starting
 	l := &launch{
 		cfg: a.m.cfg, pod: a.pod, c: c, host: a.m.cfg.Host(), home: a.home, sandbox: a.sandbox, id: newID(), attempt: u.Attempt,
 	}
@@ -57,7 +56,7 @@ func (a *actor) startContainer(c *corev1.Container) {
 			a.post(l.failed(cont, err))
 			return
 		}
-		in := &instance{c: cont, exited: make(chan struct{})}
+		in := newInstance(cont)
 		a.post(started{name: c.Name, in: in, id: l.id, at: a.m.cfg.Now(), imageID: img.ID})
 		a.log.Debug("container started", "container", c.Name, "id", l.id, "took", time.Since(begin))
 		l.event(corev1.EventTypeNormal, "Started", "Container started")

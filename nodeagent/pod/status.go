@@ -59,7 +59,7 @@ func first(s []string) string {
 // phase follows the rules of the pod lifecycle.
 // https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 func phase(pod *corev1.Pod, o *Observed) corev1.PodPhase {
-	if finished(pod, o) {
+	if finished(pod, o) || (o.End != nil && ended(pod, o)) {
 		for _, c := range append(pod.Spec.InitContainers[:len(pod.Spec.InitContainers):len(pod.Spec.InitContainers)], pod.Spec.Containers...) {
 			if u := o.unit(c.Name); !(IsSidecar(&c) && isInit(pod, &c)) && u.Stage == Exited && u.ExitCode != 0 {
 				return corev1.PodFailed
@@ -81,6 +81,16 @@ func phase(pod *corev1.Pod, o *Observed) corev1.PodPhase {
 		return corev1.PodPending
 	}
 	return corev1.PodRunning
+}
+
+// ended says whether every app container has run and none runs any more.
+func ended(pod *corev1.Pod, o *Observed) bool {
+	for _, c := range pod.Spec.Containers {
+		if o.unit(c.Name).Stage != Exited {
+			return false
+		}
+	}
+	return true
 }
 
 func initialized(pod *corev1.Pod, o *Observed) bool {

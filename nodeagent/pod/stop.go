@@ -34,12 +34,22 @@ func (a *actor) watch(pod *corev1.Pod, name string, in *instance, log string) {
 	case exit.Code != 0:
 		rec.Reason = "Error"
 	}
+	drain := func() {
+		if err := in.c.DeleteTask(a.ctx); err != nil {
+			a.log.Debug("delete task", "container", name, "err", err)
+		}
+		close(in.drained)
+	}
+	late := rec.Code != 0 && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
+	if late {
+		drain() // only then is the log complete
+	}
 	if rec.Message == "" {
 		rec.Message = terminationMessage(c, a.home.message(in.c.ID), log, rec.Code)
 	}
 	a.post(exitedEvent{name: name, id: in.c.ID, rec: rec})
-	if err := in.c.DeleteTask(a.ctx); err != nil {
-		a.log.Debug("delete task", "container", name, "err", err)
+	if !late {
+		drain()
 	}
 }
 
@@ -72,8 +82,7 @@ type stopper struct{ nearer chan time.Time }
 
 // stopContainer begins to stop a container, or hastens a stop that has begun.
 func (a *actor) stopContainer(act Action) {
-	u, in := a.o.unit(act.Container), a.live[act.Container]
-	u.Stage, u.StopBy = Stopping, act.By
+	in := a.live[act.Container]
 	if in == nil {
 		return
 	}

@@ -22,10 +22,10 @@ type View struct {
 type ContainerView struct {
 	Container *container.Container // nil unless it runs
 	Attempts  int
-	Log       string // of the newest attempt; "" if there was none
-	Previous  string // of the one before; "" if there was none
-	Attach    string // Unix socket
-	Ended     <-chan struct{}
+	Log       string          // of the newest attempt; "" if there was none
+	Previous  string          // of the one before; "" if there was none
+	Attach    string          // Unix socket
+	Ended     <-chan struct{} // closed when its log is complete
 }
 
 type viewed struct{ to chan<- *View }
@@ -47,7 +47,7 @@ func (e viewed) hear(a *actor) {
 			c.Previous = a.m.logPath(a.pod, name, u.Attempt-2)
 		}
 		if in := a.live[name]; in != nil {
-			c.Container, c.Ended, c.Attach = in.c, in.exited, a.home.attach(in.c.ID)
+			c.Container, c.Ended, c.Attach = in.c, in.drained, a.home.attach(in.c.ID)
 		} else {
 			ended := make(chan struct{})
 			close(ended)
