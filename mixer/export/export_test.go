@@ -47,6 +47,12 @@ func (e *endpoint) set(err error) {
 	e.fail = err
 }
 
+func (e *endpoint) attempts() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.tries
+}
+
 func (e *endpoint) sent() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -91,8 +97,8 @@ func TestRepeatsAndSaysSo(t *testing.T) {
 		end.set(temporary{errors.New("away"), 0})
 		e.Offer(otlp.Traces, []byte("a"))
 		time.Sleep(20 * time.Second)
-		if e.Health() == nil || end.tries < 4 || end.tries > 12 {
-			t.Errorf("%d tries, health %v", end.tries, e.Health())
+		if n := end.attempts(); e.Health() == nil || n < 4 || n > 12 {
+			t.Errorf("%d tries, health %v", n, e.Health())
 		}
 		end.set(nil)
 		time.Sleep(40 * time.Second)
@@ -107,8 +113,8 @@ func TestGivesUpOnWhatCannotHelp(t *testing.T) {
 		end.set(errors.New("no"))
 		e.Offer(otlp.Traces, []byte("a"))
 		time.Sleep(10 * time.Second)
-		if end.tries != 1 || e.failed.Load() != 1 {
-			t.Errorf("%d tries, %d failed", end.tries, e.failed.Load())
+		if n := end.attempts(); n != 1 || e.failed.Load() != 1 {
+			t.Errorf("%d tries, %d failed", n, e.failed.Load())
 		}
 	})
 }
