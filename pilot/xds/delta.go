@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -246,7 +245,7 @@ func (st *stream) push(w *watch, t *target) error {
 	if w.settled(t) {
 		return nil
 	}
-	asked := maps.Clone(w.force)
+	asked := w.force // next leaves it alone and begins another
 	b := w.next(t)
 	switch w.kind {
 	case clusters:

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/xebec-mesh/xebec/pilot/envoy"
@@ -87,6 +88,11 @@ func (b *batch) wire() []byte {
 	if len(b.shared) == 1 && out == nil {
 		return b.shared[0]
 	}
+	size := len(out)
+	for _, s := range b.shared {
+		size += len(s)
+	}
+	out = slices.Grow(out, size-len(out))
 	for _, s := range b.shared { // fields of a message may be given in parts
 		out = append(out, s...)
 	}
@@ -103,7 +109,9 @@ func (w *watch) next(t *target) *batch {
 	for name := range w.force {
 		w.forced(b, t, name, done)
 	}
-	clear(w.force)
+	if len(w.force) > 0 {
+		w.force = map[string]struct{}{}
+	}
 	if w.known != nil {
 		for name := range w.known {
 			if !in(t, w.kind, name) {
