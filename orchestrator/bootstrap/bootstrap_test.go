@@ -11,6 +11,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -136,6 +137,32 @@ func get[T client.Object](t *testing.T, c client.Typed[T], name string) T {
 		t.Fatal(err)
 	}
 	return o.DeepCopyObject().(T)
+}
+
+// A definition follows the program's version.
+func TestEnsureDefinition(t *testing.T) {
+	ctx, c := t.Context(), memory.New(time.Now)
+	defer c.Close()
+	d := &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: "things.example.com"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: "example.com", Scope: "Namespaced",
+			Names:    apiextensionsv1.CustomResourceDefinitionNames{Plural: "things", Kind: "Thing"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true}}},
+	}
+	crds := client.For(c, client.CustomResourceDefinitions)
+	for range 2 {
+		if err := bootstrap.Ensure(ctx, c, []client.Object{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := get(t, crds, d.Name)
+	d.Spec.Names.ShortNames = []string{"th"}
+	if err := bootstrap.Ensure(ctx, c, []client.Object{d}); err != nil {
+		t.Fatal(err)
+	}
+	if now := get(t, crds, d.Name); now.UID != first.UID || len(now.Spec.Names.ShortNames) != 1 {
+		t.Errorf("the definition was not brought up to date: %+v", now.Spec.Names)
+	}
 }
 
 func TestAggregation(t *testing.T) {

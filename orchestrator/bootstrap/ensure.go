@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -115,6 +116,8 @@ func resourceOf(o client.Object) (client.Resource, error) {
 		return client.RoleBindings.Resource, nil
 	case *schedulingv1.PriorityClass:
 		return priorityClasses, nil
+	case *apiextensionsv1.CustomResourceDefinition:
+		return client.CustomResourceDefinitions.Resource, nil
 	}
 	return client.Resource{}, fmt.Errorf("ensure %T %s: no resource is known for this type", o, client.Key(o))
 }

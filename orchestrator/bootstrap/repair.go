@@ -1,10 +1,12 @@
 package bootstrap
 
 import (
+	"bytes"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/xebec-mesh/xebec/orchestrator/client"
@@ -38,6 +40,8 @@ func repaired(have, want client.Object) (fixed client.Object, replace, changed b
 		return h, false, changed || len(h.Rules) != n
 	case *rbacv1.ClusterRoleBinding:
 		return repairBinding(have.(*rbacv1.ClusterRoleBinding), w)
+	case *apiextensionsv1.CustomResourceDefinition:
+		return repairDefinition(have.(*apiextensionsv1.CustomResourceDefinition), w)
 	case *corev1.Service:
 		h := have.(*corev1.Service).DeepCopy()
 		return h, h.Spec.ClusterIP != w.Spec.ClusterIP && w.Spec.ClusterIP != "", repairService(h, w)
@@ -105,6 +109,25 @@ func repairBinding(have, want *rbacv1.ClusterRoleBinding) (client.Object, bool, 
 		}
 	}
 	return h, false, changed
+}
+
+// repairDefinition gives a definition the schema of this version of the program,
+// unless the user said to leave it alone.
+func repairDefinition(have, want *apiextensionsv1.CustomResourceDefinition) (client.Object, bool, bool) {
+	if kept(have.Annotations) {
+		return have, false, false
+	}
+	want = want.DeepCopy()
+	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(want)
+	a, errA := have.Spec.Marshal()
+	b, errB := want.Spec.Marshal()
+	if errA == nil && errB == nil && bytes.Equal(a, b) {
+		return have, false, false
+	}
+	h := have.DeepCopy()
+	mergeMeta(h, want)
+	h.Spec = want.Spec
+	return h, false, true
 }
 
 // repairService restores what the dataplane and the clients count on.
