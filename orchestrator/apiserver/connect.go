@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	streamproxy "k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/xebec-mesh/xebec/orchestrator/registry"
 	"github.com/xebec-mesh/xebec/orchestrator/resource"
@@ -240,7 +242,7 @@ func (c *call) podStream(what string) {
 		if ports, ok := c.query["ports"]; ok { // WebSocket clients name them here
 			location.RawQuery = url.Values{"port": ports}.Encode()
 		}
-		c.proxyTo(location, c.s.nodes.transport, true)
+		c.proxyTo(location, c.s.nodes.transport, true, tunnel)
 		return
 	}
 	name, err := container(pod, c.query.Get("container"))
@@ -250,7 +252,7 @@ func (c *call) podStream(what string) {
 	}
 	location.Path = fmt.Sprintf("/%s/%s/%s/%s", what, pod.Namespace, pod.Name, name)
 	location.RawQuery = streamQuery(c.query).Encode()
-	c.proxyTo(location, c.s.nodes.transport, true)
+	c.proxyTo(location, c.s.nodes.transport, true, c.translate(location))
 }
 
 // streamQuery is the query as the agent knows it: stdin=true becomes input=1.
@@ -399,16 +401,41 @@ func (c *call) passOn(scheme, host, port string) {
 	c.proxyTo(location, c.s.nodes.plain, false)
 }
 
+// wrap puts a protocol that the agent does not speak in front of one that it does.
+type wrap func(http.Handler) http.Handler
+
+// tunnel carries a port-forward's SPDY inside a WebSocket, as newer clients do.
+func tunnel(to http.Handler) http.Handler {
+	return streamproxy.NewTranslatingHandler(to, streamproxy.NewTunnelingHandler(to), wsstream.IsWebSocketRequestWithTunnelingProtocol)
+}
+
+// translate turns an exec's or attach's WebSocket of newer clients into SPDY.
+func (c *call) translate(location *url.URL) wrap {
+	on := func(name string) bool {
+		v, err := strconv.ParseBool(c.query.Get(name))
+		return err == nil && v
+	}
+	opts := streamproxy.Options{Stdin: on("stdin"), Stdout: on("stdout"), Stderr: on("stderr") && !on("tty"), Tty: on("tty")}
+	return func(to http.Handler) http.Handler {
+		translator := streamproxy.NewStreamTranslatorHandler(location, c.s.nodes.transport, 0, opts)
+		return streamproxy.NewTranslatingHandler(to, translator, wsstream.IsWebSocketRequestWithStreamCloseProtocol)
+	}
+}
+
 // proxyTo hands the request over. The client's credentials stay here.
-func (c *call) proxyTo(location *url.URL, transport http.RoundTripper, upgrade bool) {
+func (c *call) proxyTo(location *url.URL, transport http.RoundTripper, upgrade bool, wraps ...wrap) {
 	ctx, cancel := context.WithCancel(c.r.Context())
 	defer cancel()
 	defer context.AfterFunc(c.s.draining, cancel)()
 	r := c.r.Clone(ctx)
 	r.Header.Del("Authorization")
 	r.Header.Del("Cookie")
-	handler := proxy.NewUpgradeAwareHandler(location, transport, false, upgrade, responder{c})
-	handler.UseLocationHost = true
+	direct := proxy.NewUpgradeAwareHandler(location, transport, false, upgrade, responder{c})
+	direct.UseLocationHost = true
+	var handler http.Handler = direct
+	for _, w := range wraps {
+		handler = w(handler)
+	}
 	handler.ServeHTTP(c.w, r)
 }
 
