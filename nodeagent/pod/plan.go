@@ -160,11 +160,10 @@ func run(p *Plan, pod *corev1.Pod, o *Observed, now time.Time) {
 			return
 		}
 		p.do(Action{Verb: MakeSandbox})
-		if o.Sandbox.Failures > 0 {
-			return // prepare no container for a sandbox that may fail again
-		}
 	}
-	if o.Sandbox.Stage == Removing {
+	// A container is prepared while the sandbox is made, but not for one that has
+	// failed before and may fail again.
+	if o.Sandbox.Stage == Removing || (o.Sandbox.Stage != Made && o.Sandbox.Failures > 0) {
 		return
 	}
 	if !initialize(p, pod, o, now) {

@@ -22,7 +22,7 @@ import (
 //	wait DURATION                 time passes
 //	made | not-made | removed     the sandbox
 //	started NAME                  a container runs; its startup probe passes unless it has one
-//	failed NAME REASON            it could not be started
+//	failed NAME [REASON]          it could not be started; without a reason for want of a sandbox
 //	exited NAME CODE
 //	probe NAME KIND ok|bad
 //	delete DURATION               the pod is deleted, with this grace period
@@ -60,7 +60,7 @@ func TestPlan(t *testing.T) {
 			}),
 			"removed": tell(func([]string) error { s.o.Sandbox.Stage, s.o.Sandbox.Clean = None, true; return nil }),
 			"started": tell(s.started),
-			"failed":  tell(func(a []string) error { s.o.notStarted(a[0], "", a[1], "it says", false, s.now); return nil }),
+			"failed":  tell(func(a []string) error { s.o.notStarted(a[0], "", strings.Join(a[1:], ""), "it says", false, s.now); return nil }),
 			"exited":  tell(s.exited),
 			"probe":   tell(s.probe),
 			"delete": tell(func(a []string) error {
