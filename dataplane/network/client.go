@@ -1,14 +1,19 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 
 	"github.com/xebec-mesh/xebec/dataplane/bpfmap"
 	"github.com/xebec-mesh/xebec/dataplane/conntrack"
+	"github.com/xebec-mesh/xebec/dataplane/kernel"
 )
 
 // Join opens a network that another process made with Open, to add and delete
@@ -47,4 +52,39 @@ func (n *Network) Ready() error {
 		}
 	}
 	return nil
+}
+
+// Print writes the leases and the translated flows, for `xebec debug network`. It
+// needs no running xebec; cfg may be zero for a node with the defaults.
+func Print(w io.Writer, cfg Config) error {
+	if cfg.State == "" {
+		cfg.State = defaultState
+	}
+	if cfg.Pins == "" {
+		cfg.Pins = filepath.Join(kernel.Pins, "network")
+	}
+	all, err := (&leases{dir: cfg.State}).list()
+	if err != nil {
+		return fmt.Errorf("print pod network: %w", err)
+	}
+	for _, le := range all {
+		var addrs []string
+		for _, p := range cfg.PodCIDRs {
+			addrs = append(addrs, nth(p, le.Index).String())
+		}
+		fmt.Fprintf(w, "sandbox %s %s index %d %s by %s in %s\n", le.ID, le.IfName, le.Index, strings.Join(addrs, " "), makeNames(le.ID, le.IfName).host, le.NetNS)
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(cfg.Pins, "translations"), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it does not masquerade
+	}
+	if err != nil {
+		return fmt.Errorf("print pod network: %w", err)
+	}
+	defer m.Close()
+	flows, err := conntrack.Flows(bpfmap.NewKernel[conntrack.Tuple, conntrack.Translation](m), conntrack.SinceBoot())
+	if err != nil {
+		return fmt.Errorf("print pod network: %w", err)
+	}
+	return conntrack.Print(w, flows)
 }

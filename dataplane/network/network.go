@@ -28,6 +28,8 @@ import (
 	"github.com/xebec-mesh/xebec/dataplane/kernel"
 )
 
+const defaultState = "/var/lib/xebec/network"
+
 // Config describes the node's pod network.
 type Config struct {
 	State      string         // directory for leases; default /var/lib/xebec/network
@@ -74,7 +76,7 @@ type Interface struct {
 // New checks the configuration and touches nothing.
 func New(cfg Config) (*Network, error) {
 	if cfg.State == "" {
-		cfg.State = "/var/lib/xebec/network"
+		cfg.State = defaultState
 	}
 	if cfg.Pins == "" {
 		cfg.Pins = filepath.Join(kernel.Pins, "network")
