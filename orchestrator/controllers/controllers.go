@@ -31,6 +31,7 @@ import (
 	"github.com/xebec-mesh/xebec/orchestrator/controllers/rootca"
 	"github.com/xebec-mesh/xebec/orchestrator/controllers/serviceaccount"
 	"github.com/xebec-mesh/xebec/orchestrator/controllers/tainteviction"
+	"github.com/xebec-mesh/xebec/orchestrator/controllers/tokensecret"
 	"github.com/xebec-mesh/xebec/orchestrator/reconcile"
 )
 
@@ -53,10 +54,11 @@ type Config struct {
 	// restart, so that a server that is restarted leads again at once.
 	Identity string
 
-	CA         []byte           // PEM, that verifies the API server
-	PodRanges  []nodeipam.Range // one for each address family, the primary first
-	APIService netip.Addr       // of the Service default/kubernetes
-	APIServers []netip.AddrPort // where pods reach the API servers
+	CA         []byte             // PEM, that verifies the API server
+	Tokens     tokensecret.Signer // nil: Secrets of type service-account-token stay empty
+	PodRanges  []nodeipam.Range   // one for each address family, the primary first
+	APIService netip.Addr         // of the Service default/kubernetes
+	APIServers []netip.AddrPort   // where pods reach the API servers
 
 	NodeGrace time.Duration // a node's silence before it is unreachable; default 50 s
 	Log       *slog.Logger
@@ -137,6 +139,10 @@ func (c *Controllers) make() error {
 	add("tainteviction", taints, err)
 	gc, err := podgc.New(podgc.Config{Client: cfg.Client, Log: cfg.Log})
 	add("podgc", gc, err)
+	if cfg.Tokens != nil {
+		secrets, err := tokensecret.New(tokensecret.Config{Client: cfg.Client, Signer: cfg.Tokens, CA: cfg.CA, Log: cfg.Log})
+		add("tokensecret", secrets, err)
+	}
 	return errors.Join(errs...)
 }
 
