@@ -28,80 +28,104 @@ func validateVolumes(volumes []corev1.Volume, path *field.Path) (map[string]*cor
 	return byName, errs
 }
 
-// sourceCheck is one of the sources that a volume may have.
-type sourceCheck struct {
+// sourceCheck is one of the sources that T may have.
+type sourceCheck[T any] struct {
 	name  string
-	set   bool
-	check func(p *field.Path) field.ErrorList
+	set   func(s *T) bool
+	check func(s *T, p *field.Path) field.ErrorList // may be nil
 }
 
 func validateVolume(s *corev1.VolumeSource, p *field.Path) field.ErrorList {
-	return exactlyOne(p, "may not specify more than 1 volume type", "must specify a volume type", []sourceCheck{
-		{"emptyDir", s.EmptyDir != nil, func(p *field.Path) field.ErrorList { return validateEmptyDir(s.EmptyDir, p) }},
-		{"hostPath", s.HostPath != nil, func(p *field.Path) field.ErrorList { return validateHostPath(s.HostPath, p) }},
-		{"gitRepo", s.GitRepo != nil, func(p *field.Path) field.ErrorList { return required(p.Child("repository"), s.GitRepo.Repository) }},
-		{"secret", s.Secret != nil, func(p *field.Path) field.ErrorList { return validateSecretVolume(s.Secret, p) }},
-		{"nfs", s.NFS != nil, func(p *field.Path) field.ErrorList {
-			errs := append(required(p.Child("server"), s.NFS.Server), required(p.Child("path"), s.NFS.Path)...)
-			if !strings.HasPrefix(s.NFS.Path, "/") {
-				errs = append(errs, field.Invalid(p.Child("path"), s.NFS.Path, "must be an absolute path"))
-			}
-			return errs
-		}},
-		{"persistentVolumeClaim", s.PersistentVolumeClaim != nil, func(p *field.Path) field.ErrorList {
-			return required(p.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
-		}},
-		{"downwardAPI", s.DownwardAPI != nil, func(p *field.Path) field.ErrorList {
-			return append(checkFileMode(p.Child("defaultMode"), s.DownwardAPI.DefaultMode), validateDownwardItems(s.DownwardAPI.Items, p)...)
-		}},
-		{"configMap", s.ConfigMap != nil, func(p *field.Path) field.ErrorList { return validateConfigMapVolume(s.ConfigMap, p) }},
-		{"projected", s.Projected != nil, func(p *field.Path) field.ErrorList { return validateProjected(s.Projected, p) }},
-		{"csi", s.CSI != nil, func(p *field.Path) field.ErrorList { return validateInlineCSI(s.CSI, p) }},
-		{"ephemeral", s.Ephemeral != nil, func(p *field.Path) field.ErrorList {
-			if s.Ephemeral.VolumeClaimTemplate == nil {
-				return field.ErrorList{field.Required(p.Child("volumeClaimTemplate"), "")}
-			}
-			return nil
-		}},
-		{"image", s.Image != nil, func(p *field.Path) field.ErrorList {
-			return append(required(p.Child("reference"), s.Image.Reference),
-				oneOf(p.Child("pullPolicy"), s.Image.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-		}},
-		// The in-tree network volumes have no checks of their own here: their
-		// drivers are outside, and know better.
-		{"gcePersistentDisk", s.GCEPersistentDisk != nil, nil},
-		{"awsElasticBlockStore", s.AWSElasticBlockStore != nil, nil},
-		{"iscsi", s.ISCSI != nil, nil},
-		{"glusterfs", s.Glusterfs != nil, nil},
-		{"rbd", s.RBD != nil, nil},
-		{"flexVolume", s.FlexVolume != nil, nil},
-		{"cinder", s.Cinder != nil, nil},
-		{"cephfs", s.CephFS != nil, nil},
-		{"flocker", s.Flocker != nil, nil},
-		{"fc", s.FC != nil, nil},
-		{"azureFile", s.AzureFile != nil, nil},
-		{"vsphereVolume", s.VsphereVolume != nil, nil},
-		{"quobyte", s.Quobyte != nil, nil},
-		{"azureDisk", s.AzureDisk != nil, nil},
-		{"photonPersistentDisk", s.PhotonPersistentDisk != nil, nil},
-		{"portworxVolume", s.PortworxVolume != nil, nil},
-		{"scaleIO", s.ScaleIO != nil, nil},
-		{"storageos", s.StorageOS != nil, nil},
-	})
+	return exactlyOne(s, p, "may not specify more than 1 volume type", "must specify a volume type", volumeSources)
 }
 
-func exactlyOne(p *field.Path, many, none string, sources []sourceCheck) field.ErrorList {
+type volumeSource = corev1.VolumeSource
+
+var volumeSources = []sourceCheck[volumeSource]{
+	{"emptyDir", func(s *volumeSource) bool { return s.EmptyDir != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateEmptyDir(s.EmptyDir, p)
+	}},
+	{"hostPath", func(s *volumeSource) bool { return s.HostPath != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateHostPath(s.HostPath, p)
+	}},
+	{"gitRepo", func(s *volumeSource) bool { return s.GitRepo != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return required(p.Child("repository"), s.GitRepo.Repository)
+	}},
+	{"secret", func(s *volumeSource) bool { return s.Secret != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateSecretVolume(s.Secret, p)
+	}},
+	{"nfs", func(s *volumeSource) bool { return s.NFS != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateNFS(s.NFS, p)
+	}},
+	{"persistentVolumeClaim", func(s *volumeSource) bool { return s.PersistentVolumeClaim != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return required(p.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
+	}},
+	{"downwardAPI", func(s *volumeSource) bool { return s.DownwardAPI != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return append(checkFileMode(p.Child("defaultMode"), s.DownwardAPI.DefaultMode), validateDownwardItems(s.DownwardAPI.Items, p)...)
+	}},
+	{"configMap", func(s *volumeSource) bool { return s.ConfigMap != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateConfigMapVolume(s.ConfigMap, p)
+	}},
+	{"projected", func(s *volumeSource) bool { return s.Projected != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateProjected(s.Projected, p)
+	}},
+	{"csi", func(s *volumeSource) bool { return s.CSI != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return validateInlineCSI(s.CSI, p)
+	}},
+	{"ephemeral", func(s *volumeSource) bool { return s.Ephemeral != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		if s.Ephemeral.VolumeClaimTemplate == nil {
+			return field.ErrorList{field.Required(p.Child("volumeClaimTemplate"), "")}
+		}
+		return nil
+	}},
+	{"image", func(s *volumeSource) bool { return s.Image != nil }, func(s *volumeSource, p *field.Path) field.ErrorList {
+		return append(required(p.Child("reference"), s.Image.Reference),
+			oneOf(p.Child("pullPolicy"), s.Image.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
+	}},
+	// The in-tree network volumes have no checks of their own here: their
+	// drivers are outside, and know better.
+	{"gcePersistentDisk", func(s *volumeSource) bool { return s.GCEPersistentDisk != nil }, nil},
+	{"awsElasticBlockStore", func(s *volumeSource) bool { return s.AWSElasticBlockStore != nil }, nil},
+	{"iscsi", func(s *volumeSource) bool { return s.ISCSI != nil }, nil},
+	{"glusterfs", func(s *volumeSource) bool { return s.Glusterfs != nil }, nil},
+	{"rbd", func(s *volumeSource) bool { return s.RBD != nil }, nil},
+	{"flexVolume", func(s *volumeSource) bool { return s.FlexVolume != nil }, nil},
+	{"cinder", func(s *volumeSource) bool { return s.Cinder != nil }, nil},
+	{"cephfs", func(s *volumeSource) bool { return s.CephFS != nil }, nil},
+	{"flocker", func(s *volumeSource) bool { return s.Flocker != nil }, nil},
+	{"fc", func(s *volumeSource) bool { return s.FC != nil }, nil},
+	{"azureFile", func(s *volumeSource) bool { return s.AzureFile != nil }, nil},
+	{"vsphereVolume", func(s *volumeSource) bool { return s.VsphereVolume != nil }, nil},
+	{"quobyte", func(s *volumeSource) bool { return s.Quobyte != nil }, nil},
+	{"azureDisk", func(s *volumeSource) bool { return s.AzureDisk != nil }, nil},
+	{"photonPersistentDisk", func(s *volumeSource) bool { return s.PhotonPersistentDisk != nil }, nil},
+	{"portworxVolume", func(s *volumeSource) bool { return s.PortworxVolume != nil }, nil},
+	{"scaleIO", func(s *volumeSource) bool { return s.ScaleIO != nil }, nil},
+	{"storageos", func(s *volumeSource) bool { return s.StorageOS != nil }, nil},
+}
+
+func validateNFS(n *corev1.NFSVolumeSource, p *field.Path) field.ErrorList {
+	errs := append(required(p.Child("server"), n.Server), required(p.Child("path"), n.Path)...)
+	if !strings.HasPrefix(n.Path, "/") {
+		errs = append(errs, field.Invalid(p.Child("path"), n.Path, "must be an absolute path"))
+	}
+	return errs
+}
+
+// exactlyOne checks the one source that s has.
+func exactlyOne[T any](s *T, p *field.Path, many, none string, sources []sourceCheck[T]) field.ErrorList {
 	var errs field.ErrorList
 	found := false
-	for _, s := range sources {
+	for i := range sources {
+		c := &sources[i]
 		switch {
-		case !s.set:
+		case !c.set(s):
 		case found:
-			errs = append(errs, field.Forbidden(p.Child(s.name), many))
+			errs = append(errs, field.Forbidden(p.Child(c.name), many))
 		default:
 			found = true
-			if s.check != nil {
-				errs = append(errs, s.check(p.Child(s.name))...)
+			if c.check != nil {
+				errs = append(errs, c.check(s, p.Child(c.name))...)
 			}
 		}
 	}
@@ -187,40 +211,54 @@ func validateProjected(v *corev1.ProjectedVolumeSource, p *field.Path) field.Err
 	return errs
 }
 
-// validateProjection checks one source; paths collects the files of all of them.
-func validateProjection(s *corev1.VolumeProjection, p *field.Path, paths map[string]bool) field.ErrorList {
-	claim := func(p *field.Path, file string) field.ErrorList {
-		if file != "" && paths[file] {
-			return field.ErrorList{field.Invalid(p, file, "conflicting duplicate paths")}
-		}
-		paths[file] = true
-		return nil
-	}
-	keys := func(name string, items []corev1.KeyToPath, p *field.Path) field.ErrorList {
-		errs := append(required(p.Child("name"), name), validateKeys(items, p.Child("items"))...)
-		for _, k := range items {
-			errs = append(errs, claim(p, k.Path)...)
+// projection is one source of a projected volume, with the files of all of them.
+type projection struct {
+	*corev1.VolumeProjection
+	paths map[string]bool
+}
+
+func validateProjection(v *corev1.VolumeProjection, p *field.Path, paths map[string]bool) field.ErrorList {
+	return exactlyOne(&projection{v, paths}, p, "may not specify more than 1 volume type per source", "must specify a source", projections)
+}
+
+var projections = []sourceCheck[projection]{
+	{"secret", func(s *projection) bool { return s.Secret != nil }, func(s *projection, p *field.Path) field.ErrorList {
+		return s.keys(s.Secret.Name, s.Secret.Items, p)
+	}},
+	{"configMap", func(s *projection) bool { return s.ConfigMap != nil }, func(s *projection, p *field.Path) field.ErrorList {
+		return s.keys(s.ConfigMap.Name, s.ConfigMap.Items, p)
+	}},
+	{"downwardAPI", func(s *projection) bool { return s.DownwardAPI != nil }, func(s *projection, p *field.Path) field.ErrorList {
+		errs := validateDownwardItems(s.DownwardAPI.Items, p)
+		for _, f := range s.DownwardAPI.Items {
+			errs = append(errs, s.claim(f.Path, p)...)
 		}
 		return errs
+	}},
+	{"serviceAccountToken", func(s *projection) bool { return s.ServiceAccountToken != nil }, func(s *projection, p *field.Path) field.ErrorList {
+		return append(validateTokenProjection(s.ServiceAccountToken, p), s.claim(s.ServiceAccountToken.Path, p)...)
+	}},
+	{"clusterTrustBundle", func(s *projection) bool { return s.ClusterTrustBundle != nil }, func(s *projection, p *field.Path) field.ErrorList {
+		return append(required(p.Child("path"), s.ClusterTrustBundle.Path), s.claim(s.ClusterTrustBundle.Path, p)...)
+	}},
+	{"podCertificate", func(s *projection) bool { return s.PodCertificate != nil }, nil},
+}
+
+// claim takes a file's path, which no other source may have.
+func (s *projection) claim(file string, p *field.Path) field.ErrorList {
+	if file != "" && s.paths[file] {
+		return field.ErrorList{field.Invalid(p, file, "conflicting duplicate paths")}
 	}
-	return exactlyOne(p, "may not specify more than 1 volume type per source", "must specify a source", []sourceCheck{
-		{"secret", s.Secret != nil, func(p *field.Path) field.ErrorList { return keys(s.Secret.Name, s.Secret.Items, p) }},
-		{"configMap", s.ConfigMap != nil, func(p *field.Path) field.ErrorList { return keys(s.ConfigMap.Name, s.ConfigMap.Items, p) }},
-		{"downwardAPI", s.DownwardAPI != nil, func(p *field.Path) field.ErrorList {
-			errs := validateDownwardItems(s.DownwardAPI.Items, p)
-			for _, f := range s.DownwardAPI.Items {
-				errs = append(errs, claim(p, f.Path)...)
-			}
-			return errs
-		}},
-		{"serviceAccountToken", s.ServiceAccountToken != nil, func(p *field.Path) field.ErrorList {
-			return append(validateTokenProjection(s.ServiceAccountToken, p), claim(p, s.ServiceAccountToken.Path)...)
-		}},
-		{"clusterTrustBundle", s.ClusterTrustBundle != nil, func(p *field.Path) field.ErrorList {
-			return append(required(p.Child("path"), s.ClusterTrustBundle.Path), claim(p, s.ClusterTrustBundle.Path)...)
-		}},
-		{"podCertificate", s.PodCertificate != nil, nil},
-	})
+	s.paths[file] = true
+	return nil
+}
+
+func (s *projection) keys(name string, items []corev1.KeyToPath, p *field.Path) field.ErrorList {
+	errs := append(required(p.Child("name"), name), validateKeys(items, p.Child("items"))...)
+	for _, k := range items {
+		errs = append(errs, s.claim(k.Path, p)...)
+	}
+	return errs
 }
 
 func validateTokenProjection(t *corev1.ServiceAccountTokenProjection, p *field.Path) field.ErrorList {
