@@ -178,7 +178,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func startEnvoy(t *testing.T, m *mesh, p *corev1.Pod) *envoyProcess {
+func startEnvoy(t *testing.T, m *mesh, p *corev1.Pod, api ...string) *envoyProcess {
 	t.Helper()
 	dir := t.TempDir()
 	sock := filepath.Join(dir, "agent.sock")
@@ -191,12 +191,12 @@ func startEnvoy(t *testing.T, m *mesh, p *corev1.Pod) *envoyProcess {
 	secret.RegisterSecretDiscoveryServiceServer(g, identity(t, "spiffe://cluster.local/ns/default/sa/default"))
 	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
-	return launch(t, dir, sock)
+	return launch(t, dir, sock, append(api, "DELTA_GRPC")[0])
 }
 
-func launch(t *testing.T, dir, sock string) *envoyProcess {
+func launch(t *testing.T, dir, sock, api string) *envoyProcess {
 	e := &envoyProcess{t: t, port: freePort(t), admin: freePort(t), log: &bytes.Buffer{}}
-	boot := fmt.Sprintf(bootstrap, e.admin, sock, e.port)
+	boot := fmt.Sprintf(bootstrap, e.admin, api, sock, e.port)
 	if !json.Valid([]byte(boot)) {
 		t.Fatal("bootstrap is not JSON")
 	}
@@ -225,7 +225,7 @@ const bootstrap = `{
  "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}},
  "node": {"id": "test", "cluster": "test"},
  "dynamic_resources": {
-  "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+  "ads_config": {"api_type": "%s", "transport_api_version": "V3", "set_node_on_first_message_only": true,
    "grpc_services": [{"envoy_grpc": {"cluster_name": "xebec-agent"}}]},
   "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
   "lds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}},
@@ -328,11 +328,17 @@ func reviews(t *testing.T, m *mesh) {
 // TestRealEnvoyCanary drives the real Envoy through a canary under load: not one
 // request may fail while weights change and subsets come and go.
 func TestRealEnvoyCanary(t *testing.T) {
+	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(api, func(t *testing.T) { canary(t, api) })
+	}
+}
+
+func canary(t *testing.T, api string) {
 	envoyBinary(t)
 	m := newMesh(t)
 	reviews(t, m)
 	m.apply(subsets("v1", "v2"), weighted(90, 10))
-	e := startEnvoy(t, m, pod("caller", map[string]string{"app": "caller"}, "10.244.0.9"))
+	e := startEnvoy(t, m, pod("caller", map[string]string{"app": "caller"}, "10.244.0.9"), api)
 	e.ready()
 	if r := m.rejections(); len(r) > 0 {
 		t.Fatalf("refused: %+v", r)
