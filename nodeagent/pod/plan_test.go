@@ -60,9 +60,12 @@ func TestPlan(t *testing.T) {
 			}),
 			"removed": tell(func([]string) error { s.o.Sandbox.Stage, s.o.Sandbox.Clean = None, true; return nil }),
 			"started": tell(s.started),
-			"failed":  tell(func(a []string) error { s.o.notStarted(a[0], "", strings.Join(a[1:], ""), "it says", false, s.now); return nil }),
-			"exited":  tell(s.exited),
-			"probe":   tell(s.probe),
+			"failed": tell(func(a []string) error {
+				s.o.notStarted(a[0], "", strings.Join(a[1:], ""), "it says", false, s.now)
+				return nil
+			}),
+			"exited": tell(s.exited),
+			"probe":  tell(s.probe),
 			"delete": tell(func(a []string) error {
 				d, err := time.ParseDuration(a[0])
 				s.o.End = &Termination{By: s.now.Add(d)}
