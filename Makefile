@@ -49,16 +49,16 @@ build: $(BIN)/xebec $(BIN)/samples ## Build all programs into bin/
 .PHONY: $(BIN)/xebec
 $(BIN)/xebec:
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
 
 SAMPLE := ./samples/pictures
 .PHONY: $(BIN)/samples
 $(BIN)/samples:
 	@mkdir -p $@
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@/frontend $(SAMPLE)/frontend
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@/metadata $(SAMPLE)/metadata
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@/pictures-v1 $(SAMPLE)/pictures
-	$(GO) build -trimpath -ldflags '$(LDFLAGS) -X main.version=v2.0-alpha' -o $@/pictures-v2.0-alpha $(SAMPLE)/pictures
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@/frontend $(SAMPLE)/frontend
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@/metadata $(SAMPLE)/metadata
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@/pictures-v1 $(SAMPLE)/pictures
+	$(GO) build -ldflags '$(LDFLAGS) -X main.version=v2.0-alpha' -o $@/pictures-v2.0-alpha $(SAMPLE)/pictures
 
 .PHONY: generate
 generate: ## Make generated code and BPF objects again
@@ -106,12 +106,12 @@ test: build test-deps ## Run all tests: units, then the whole cluster end to end
 
 .PHONY: e2e
 e2e: build test-deps ## Run the end-to-end tests only
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/probe ./tests/e2e/probe
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/probe ./tests/e2e/probe
 	$(GO) test -count=1 -timeout 25m -v ./tests/e2e
 
 .PHONY: bench
 bench: build deps ## Measure, and print the numbers of docs/benchmarks.md
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/probe ./tests/e2e/probe
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/probe ./tests/e2e/probe
 	@$(GO) run ./tests/bench
 
 .PHONY: lint
