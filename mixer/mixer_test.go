@@ -30,7 +30,6 @@ import (
 
 	"github.com/xebec-mesh/xebec/mixer/dashboard"
 	"github.com/xebec-mesh/xebec/mixer/export"
-	"github.com/xebec-mesh/xebec/mixer/graph"
 	"github.com/xebec-mesh/xebec/mixer/query"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
 	"github.com/xebec-mesh/xebec/orchestrator/client/memory"
@@ -39,10 +38,12 @@ import (
 // mesh is a running mixer with the pods of the picture service, each with a socket.
 type mesh struct {
 	*Mixer
-	t     testing.TB
-	pods  map[string]*corev1.Pod
-	conns map[string]*grpc.ClientConn
-	http  string
+	t      testing.TB
+	client client.Interface
+	dir    string // of the sockets
+	pods   map[string]*corev1.Pod
+	conns  map[string]*grpc.ClientConn
+	http   string
 
 	sockets map[string]string
 }
@@ -60,79 +61,98 @@ func pod(name, app, version, ip string) *corev1.Pod {
 	}
 }
 
+// start is a mesh of the picture service.
 func start(t testing.TB, change func(*Config)) *mesh {
 	t.Helper()
-	api := memory.New(nil)
-	t.Cleanup(api.Close)
-	m := &mesh{t: t, pods: map[string]*corev1.Pod{}, conns: map[string]*grpc.ClientConn{}, sockets: map[string]string{}}
+	m := launch(t, change)
 	for _, p := range []*corev1.Pod{
 		pod("frontend-0", "frontend", "v1", "10.244.0.2"), pod("pictures-0", "pictures", "v1", "10.244.0.3"),
 		pod("pictures-1", "pictures", "v1", "10.244.0.4"), pod("pictures-2", "pictures", "v2.0-alpha", "10.244.0.5"),
 		pod("metadata-0", "metadata", "v1", "10.244.0.6"), pod("idle-0", "thumbnails", "v1", "10.244.0.7"),
 	} {
-		if _, err := client.For(api, client.Pods).Create(context.Background(), p); err != nil {
-			t.Fatal(err)
-		}
-		m.pods[p.Name] = p
+		m.addPod(p)
 	}
 	for _, name := range []string{"frontend", "pictures", "metadata"} {
-		if _, err := client.For(api, client.Services).Create(context.Background(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}); err != nil {
-			t.Fatal(err)
-		}
+		m.addService(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}})
+	}
+	return m
+}
+
+// launch is a mixer that runs, and nobody in the mesh.
+func launch(t testing.TB, change func(*Config)) *mesh {
+	t.Helper()
+	api := memory.New(nil)
+	t.Cleanup(api.Close)
+	m := &mesh{t: t, client: api, pods: map[string]*corev1.Pod{}, conns: map[string]*grpc.ClientConn{}, sockets: map[string]string{}}
+	var err error
+	if m.dir, err = os.MkdirTemp("", "tel-"); err != nil {
+		t.Fatal(err)
 	}
 	cfg := Config{Client: api, Dir: t.TempDir(), Dashboard: dashboard.Config{Token: "a-token-for-the-test"}}
 	if change != nil {
 		change(&cfg)
 	}
-	var err error
 	if m.Mixer, err = New(cfg); err != nil {
 		t.Fatal(err)
-	}
-	m.serve()
-	return m
-}
-
-// serve runs the mixer and a socket for each pod.
-func (m *mesh) serve() {
-	dir, err := os.MkdirTemp("", "tel-")
-	if err != nil {
-		m.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	var servers []*grpc.Server
-	for name, p := range m.pods {
-		l, err := net.Listen("unix", filepath.Join(dir, name))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		m.sockets[name] = l.Addr().String()
-		s := grpc.NewServer()
-		m.Receiver().For(p).Register(s)
-		servers = append(servers, s)
-		go func() { _ = s.Serve(l) }()
-		conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		m.conns[name] = conn
-	}
 	h := httptest.NewServer(m.Receiver().Handler())
 	m.http = h.URL
-	m.t.Cleanup(func() {
+	t.Cleanup(func() {
 		h.Close()
-		for _, c := range m.conns {
-			c.Close()
-		}
-		for _, s := range servers {
-			s.Stop()
-		}
 		cancel()
 		if err := <-done; err != nil {
-			m.t.Error(err)
+			t.Error(err)
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(m.dir)
+	})
+	return m
+}
+
+// await returns when the view that the directory reads has an object.
+func (m *mesh) await(view client.Informer, name string) {
+	known := make(chan struct{})
+	defer view.Subscribe(func(ev client.Event) {
+		if ev.Type == client.Added && ev.Object.GetName() == name {
+			close(known)
+		}
+	})()
+	<-known
+}
+
+// addService creates a service.
+func (m *mesh) addService(s *corev1.Service) {
+	m.t.Helper()
+	if _, err := client.For(m.client, client.Services).Create(context.Background(), s); err != nil {
+		m.t.Fatal(err)
+	}
+	m.await(client.For(m.client, client.Services).Informer(client.ListOptions{}).Informer, s.Name)
+}
+
+// addPod creates a pod and its socket.
+func (m *mesh) addPod(p *corev1.Pod) {
+	m.t.Helper()
+	if _, err := client.For(m.client, client.Pods).Create(context.Background(), p); err != nil {
+		m.t.Fatal(err)
+	}
+	m.await(client.For(m.client, client.Pods).Informer(client.ListOptions{}).Informer, p.Name)
+	l, err := net.Listen("unix", filepath.Join(m.dir, p.Name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	m.Receiver().For(p).Register(s)
+	go func() { _ = s.Serve(l) }()
+	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.pods[p.Name], m.conns[p.Name], m.sockets[p.Name] = p, conn, l.Addr().String()
+	m.t.Cleanup(func() {
+		conn.Close()
+		s.Stop()
 	})
 }
 
@@ -233,120 +253,6 @@ func (m *mesh) trace(id []byte, begin time.Time, pictures string, scale time.Dur
 	} {
 		s.from, s.to = s.from*scale, s.to*scale
 		m.span(id, begin, s)
-	}
-}
-
-func TestGraphShowsTheCanary(t *testing.T) {
-	m := start(t, nil)
-	for i := range 100 {
-		to := "pictures-" + fmt.Sprint(i%2)
-		if i%10 == 0 {
-			to = "pictures-2"
-		}
-		code := "200"
-		if i == 20 {
-			code = "503"
-		}
-		m.call("frontend-0", to, code, 10+i)
-		m.call(to, "metadata-0", "200", 5)
-	}
-	// One that never arrived, one from outside the mesh, one from a pod without a log of its own.
-	m.access("frontend-0", "reporter", "source", "response_code", "503", "response_flags", "UH", "protocol", "HTTP/1.1",
-		"upstream_cluster", "outbound|8080||gone.default.svc.cluster.local", "upstream_host", "-", "peer_uri", "-", "duration_ms", "0")
-	m.access("frontend-0", "reporter", "destination", "response_code", "200", "response_flags", "-", "protocol", "HTTP/1.1",
-		"upstream_cluster", "inbound|8080||", "downstream_remote_address", "192.0.2.7:5555", "authority", "evil.example", "duration_ms", "2")
-	m.access("idle-0", "reporter", "destination", "protocol", "tcp", "response_flags", "-", "upstream_cluster", "inbound|9090||",
-		"downstream_remote_address", "10.244.0.2:1234", "peer_uri", "spiffe://cluster.local/ns/default/sa/frontend", "bytes_sent", "10")
-	var g graph.Graph
-	if code := m.get("/telemetry/graph", &g); code != 200 {
-		t.Fatal(code)
-	}
-	var b strings.Builder
-	for _, n := range g.Nodes {
-		fmt.Fprintf(&b, "%s %s pods=%d meshed=%t in=%d failed=%d\n", n.ID, n.Kind, n.Pods, n.Meshed, n.In.Requests, n.In.Failed)
-	}
-	for _, e := range g.Edges {
-		fmt.Fprintf(&b, "%s -> %s %d failed=%d share=%.2f mtls=%.0f flags=%v\n", e.Source, e.Target, e.Traffic.Requests, e.Traffic.Failed, e.Share, e.MTLS, e.Flags)
-	}
-	want := `/outside@ outside pods=0 meshed=false in=0 failed=0
-default/frontend@v1 workload pods=1 meshed=true in=1 failed=0
-default/gone@ service pods=0 meshed=false in=1 failed=1
-default/metadata@v1 workload pods=1 meshed=true in=100 failed=0
-default/pictures@v1 workload pods=2 meshed=true in=90 failed=0
-default/pictures@v2.0-alpha workload pods=1 meshed=true in=10 failed=1
-default/thumbnails@v1 workload pods=1 meshed=true in=1 failed=0
-/outside@ -> default/frontend@v1 1 failed=0 share=1.00 mtls=0 flags=map[]
-default/frontend@v1 -> default/gone@ 1 failed=1 share=1.00 mtls=0 flags=map[UH:1]
-default/frontend@v1 -> default/pictures@v1 90 failed=0 share=0.90 mtls=1 flags=map[]
-default/frontend@v1 -> default/pictures@v2.0-alpha 10 failed=1 share=0.10 mtls=1 flags=map[]
-default/frontend@v1 -> default/thumbnails@v1 1 failed=0 share=1.00 mtls=1 flags=map[]
-default/pictures@v1 -> default/metadata@v1 90 failed=0 share=1.00 mtls=1 flags=map[]
-default/pictures@v2.0-alpha -> default/metadata@v1 10 failed=0 share=1.00 mtls=1 flags=map[]
-`
-	if b.String() != want {
-		t.Fatalf("got\n%swant\n%s", b.String(), want)
-	}
-	var text bytes.Buffer
-	if err := m.WriteMetrics(&text); err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{
-		`istio_requests_total{reporter="destination",source_workload="pictures-v2-0-alpha",source_workload_namespace="default",source_principal="spiffe://cluster.local/ns/default/sa/pictures",source_app="pictures",source_version="v2.0-alpha",source_canonical_service="pictures",source_canonical_revision="v2.0-alpha",destination_workload="metadata-v1",destination_workload_namespace="default",destination_principal="spiffe://cluster.local/ns/default/sa/metadata",destination_app="metadata",destination_version="v1",destination_canonical_service="metadata",destination_canonical_revision="v1",destination_service="metadata",destination_service_name="metadata",destination_service_namespace="default",request_protocol="http",response_flags="-",connection_security_policy="mutual_tls",response_code="200",grpc_response_status=""} 10`,
-		`istio_tcp_sent_bytes_total{reporter="destination"`,
-	} {
-		if !strings.Contains(text.String(), line) {
-			t.Errorf("metrics lack %s", line)
-		}
-	}
-	if strings.Contains(text.String(), "evil") {
-		t.Error("a caller's Host header made a series")
-	}
-}
-
-func TestTraceOfSidecarsAndApplications(t *testing.T) {
-	m := start(t, nil)
-	id := bytes.Repeat([]byte{7}, 16)
-	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	m.trace(id, begin, "pictures-2", time.Millisecond, true)
-	var v query.TraceView
-	if code := m.get("/telemetry/traces/"+hex.EncodeToString(id), &v); code != 200 {
-		t.Fatal(code)
-	}
-	var out bytes.Buffer
-	p := query.Printer{Out: &out, Width: 90}
-	if err := p.Trace(&v); err != nil {
-		t.Fatal(err)
-	}
-	want, err := os.ReadFile("testdata/trace.txt")
-	if os.Getenv("UPDATE") != "" {
-		err = os.WriteFile("testdata/trace.txt", out.Bytes(), 0o644)
-		want = out.Bytes()
-	}
-	if err != nil || out.String() != string(want) {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	for _, s := range v.Spans {
-		if s.Resource["k8s.namespace.name"] != "default" || s.Resource["k8s.pod.name"] == nil || s.Service == "" {
-			t.Errorf("span %s is of %v", s.Name, s.Resource)
-		}
-	}
-	var l query.List
-	m.get("/telemetry/traces?service=metadata&error=true&minDuration=50ms", &l)
-	if len(l.Traces) != 1 || l.Traces[0].Spans != 11 || l.Traces[0].Service != "frontend" {
-		t.Fatalf("list %+v", l)
-	}
-	m.get("/telemetry/traces?minDuration=61ms", &l)
-	if len(l.Traces) != 0 {
-		t.Fatalf("list %+v", l)
-	}
-	for path, want := range map[string]int{
-		"/telemetry/traces/xyz": 400, "/telemetry/traces/" + strings.Repeat("0", 31) + "1": 404,
-		"/telemetry/traces?limit=0": 400, "/telemetry/traces?since=yesterday": 400, "/telemetry/nothing": 404,
-	} {
-		var e struct{ Error string }
-		if code := m.get(path, &e); code != want || e.Error == "" {
-			t.Errorf("%s: %d %q, want %d and a reason", path, code, e.Error, want)
-		}
 	}
 }
 
