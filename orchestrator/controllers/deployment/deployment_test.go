@@ -189,6 +189,45 @@ func TestRolloutIsSafeAndEnds(t *testing.T) {
 	}
 }
 
+// TestPlanStandsAnything pauses, resizes and rolls at random, without waiting for
+// anything, and then wants it all to end as if nothing had happened.
+func TestPlanStandsAnything(t *testing.T) {
+	check := func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 3))
+		c := &cluster{d: newDeployment(r)}
+		for step := range 60 {
+			c.d = c.d.DeepCopy()
+			c.d.Generation++
+			switch r.IntN(4) {
+			case 0:
+				replicas := r.Int32N(12)
+				c.d.Spec.Replicas = &replicas
+			case 1:
+				c.d.Spec.Template.Annotations = map[string]string{"image": fmt.Sprint(r.IntN(5))}
+			case 2:
+				c.d.Spec.Paused = r.IntN(2) == 0
+			}
+			if step >= 20 {
+				c.d.Spec.Paused = false
+			}
+			c.apply(compute(c.snapshot(r), epoch))
+			c.advance(r, r.IntN(2) == 0)
+		}
+		for range 60 {
+			c.apply(compute(c.snapshot(r), epoch))
+			c.advance(r, true)
+		}
+		if want := *c.d.Spec.Replicas; c.d.Status.UpdatedReplicas != want || c.d.Status.Replicas != want {
+			t.Logf("does not end: %+v", c.d.Status)
+			return false
+		}
+		return true
+	}
+	if err := quick.Check(check, &quick.Config{MaxCount: 60}); err != nil {
+		t.Error(err)
+	}
+}
+
 func BenchmarkCompute(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, n := range []int{2, 11} {

@@ -172,12 +172,13 @@ func (r *rollout) split(sets []*set) {
 	}
 }
 
-// all returns every set, oldest first but the new one last.
+// all returns every set, oldest first but the new one last, in a slice of its own.
 func (r *rollout) all() []*set {
-	if r.new == nil {
-		return r.old
+	out := slices.Clone(r.old)
+	if r.new != nil {
+		out = append(out, r.new)
 	}
-	return append(slices.Clone(r.old), r.new)
+	return out
 }
 
 // changes lists the sets that the plan changes.
