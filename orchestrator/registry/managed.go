@@ -34,7 +34,13 @@ func BuiltInTypes(k *resource.Kind) (managedfields.TypeConverter, error) {
 // subresource.
 type fieldManagers struct {
 	types TypeConverters
-	m     sync.Map // fieldsKey → *managedfields.FieldManager
+	m     sync.Map // fieldsKey → *fieldManager
+	sets  sets
+}
+
+type fieldManager struct {
+	*managedfields.FieldManager
+	fast *tracker // nil if there is none for the kind
 }
 
 type fieldsKey struct {
@@ -54,10 +60,10 @@ func (f *fieldManagers) forget(k *resource.Kind) {
 	})
 }
 
-func (f *fieldManagers) get(k *resource.Kind, subresource string) (*managedfields.FieldManager, error) {
+func (f *fieldManagers) get(k *resource.Kind, subresource string) (*fieldManager, error) {
 	key := fieldsKey{k, subresource}
 	if m, ok := f.m.Load(key); ok {
-		return m.(*managedfields.FieldManager), nil
+		return m.(*fieldManager), nil
 	}
 	types, err := f.types(k)
 	if err != nil {
@@ -75,13 +81,19 @@ func (f *fieldManagers) get(k *resource.Kind, subresource string) (*managedfield
 		part = ""
 	}
 	resets := map[fieldpath.APIVersion]fieldpath.Filter{}
+	var filter fieldpath.Filter
 	if p := k.Part(part); p != nil && p.Resets != nil {
-		resets[fieldpath.APIVersion(k.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(p.Resets)
+		filter = fieldpath.NewExcludeSetFilter(p.Resets)
+		resets[fieldpath.APIVersion(k.GroupVersion().String())] = filter
 	}
 	c := kindConverter{k}
-	m, err := make(types, c, c, c, k.GroupVersionKind, k.GroupVersion(), subresource, resets)
+	library, err := make(types, c, c, c, k.GroupVersionKind, k.GroupVersion(), subresource, resets)
 	if err != nil {
 		return nil, err
+	}
+	m := &fieldManager{FieldManager: library}
+	if !k.Custom {
+		m.fast = newTracker(k, subresource, types, filter, &f.sets)
 	}
 	f.m.Store(key, m)
 	return m, nil
@@ -98,6 +110,12 @@ func (f *fieldManagers) update(v *verb, old, next resource.Object) resource.Obje
 	live := v.kind.New()
 	if old != nil {
 		live = cache.Shallow(old)
+	}
+	if m.fast != nil {
+		if entries, err := m.fast.update(live, next, v.manager(), v.now()); err == nil {
+			next.SetManagedFields(entries)
+			return next
+		}
 	}
 	live.GetObjectKind().SetGroupVersionKind(v.kind.GroupVersionKind)
 	next.GetObjectKind().SetGroupVersionKind(v.kind.GroupVersionKind)
