@@ -234,7 +234,7 @@ func TestEventsAreOneObjectInTwoGroups(t *testing.T) {
 	}
 }
 
-func FuzzPod(f *testing.F) {
+func FuzzObject(f *testing.F) {
 	for _, data := range objects(f) {
 		if raw, err := yaml.YAMLToJSON(data); err == nil {
 			f.Add(raw)

@@ -95,7 +95,7 @@ func defaultService(svc *corev1.Service) {
 			p.TargetPort = intstr.FromInt32(p.Port)
 		}
 	}
-	if external(s.Type) && s.ExternalTrafficPolicy == "" {
+	if reachable(s) && s.ExternalTrafficPolicy == "" {
 		s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 	}
 	if s.Type != corev1.ServiceTypeExternalName {
@@ -111,9 +111,14 @@ func defaultService(svc *corev1.Service) {
 	}
 }
 
-// external services are reachable from outside the cluster.
+// external services have node ports.
 func external(t corev1.ServiceType) bool {
 	return t == corev1.ServiceTypeNodePort || t == corev1.ServiceTypeLoadBalancer
+}
+
+// reachable services can be called from outside the cluster.
+func reachable(s *corev1.ServiceSpec) bool {
+	return external(s.Type) || s.Type == corev1.ServiceTypeClusterIP && len(s.ExternalIPs) > 0
 }
 
 // prepareService carries over what the server once gave, so that a client need
@@ -207,9 +212,9 @@ func dropOtherTypes(s, old *corev1.ServiceSpec) {
 				}
 			}
 		}
-		if s.ExternalTrafficPolicy == old.ExternalTrafficPolicy {
-			s.ExternalTrafficPolicy = ""
-		}
+	}
+	if reachable(old) && !reachable(s) && s.ExternalTrafficPolicy == old.ExternalTrafficPolicy {
+		s.ExternalTrafficPolicy = ""
 	}
 	if s.HealthCheckNodePort == old.HealthCheckNodePort && !needsHealthCheck(s) {
 		s.HealthCheckNodePort = 0

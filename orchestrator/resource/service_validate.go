@@ -198,9 +198,9 @@ func validateAffinityOfSessions(s *corev1.ServiceSpec) field.ErrorList {
 
 func validateTrafficPolicies(s *corev1.ServiceSpec) field.ErrorList {
 	var errs field.ErrorList
-	if p := specPath.Child("externalTrafficPolicy"); external(s.Type) {
+	if p := specPath.Child("externalTrafficPolicy"); reachable(s) {
 		errs = append(errs, oneOf(p, s.ExternalTrafficPolicy, corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)...)
-	} else if s.ExternalTrafficPolicy != "" && len(s.ExternalIPs) == 0 {
+	} else if s.ExternalTrafficPolicy != "" {
 		errs = append(errs, field.Invalid(p, s.ExternalTrafficPolicy, "may only be set for externally-accessible services"))
 	}
 	p := specPath.Child("internalTrafficPolicy")
