@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,9 @@ func New(cfg Config) (*Authority, error) {
 	a.state = state
 	if err := a.publish(); err != nil { // before anything is written over it
 		return nil, fmt.Errorf("load authority %s: %w", a.path(), err)
+	}
+	if err := a.lengthen(); err != nil {
+		return nil, err
 	}
 	if err := a.adopt(); err != nil {
 		return nil, err
@@ -183,6 +187,22 @@ func (a *Authority) turn() (time.Duration, error) {
 	return next, nil
 }
 
+// lengthen notes that the active slot will sign for longer than it has until now.
+func (a *Authority) lengthen() error {
+	next := a.state
+	next.Slots = slices.Clone(a.state.Slots)
+	changed := false
+	for i := range next.Slots {
+		if s := &next.Slots[i]; s.Stage == Active && s.Leaf < a.policy.LeafTTL {
+			s.Leaf, changed = a.policy.LeafTTL, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return a.replace(next)
+}
+
 // adopt prepares the operator's certificate authority if no slot has it yet.
 func (a *Authority) adopt() error {
 	if a.cfg.CADir == "" {
@@ -224,7 +244,7 @@ func (a *Authority) step() (time.Duration, error) {
 func (a *Authority) views() []view {
 	out := make([]view, 0, len(a.state.Slots))
 	for _, s := range a.state.Slots {
-		v := view{ID: s.ID, Stage: s.Stage, Since: s.Since}
+		v := view{ID: s.ID, Stage: s.Stage, Since: s.Since, Leaf: s.Leaf}
 		if certs, err := ca.ParseCerts([]byte(s.Cert)); err == nil {
 			v.NotBefore, v.NotAfter = certs[0].NotBefore, certs[0].NotAfter
 		}
@@ -248,13 +268,13 @@ func (a *Authority) apply(p Plan) error {
 		return nil
 	}
 	next := a.state
-	next.Slots = moved(a.state.Slots, p, a.cfg.Now())
+	next.Slots = moved(a.state.Slots, p, a.policy, a.cfg.Now())
 	a.cfg.Log.Info("certificate authority moves on", "plan", p.String())
 	return a.replace(next)
 }
 
 // moved is the slots after activation and removal. A slot that retires loses its keys.
-func moved(slots []record, p Plan, now time.Time) []record {
+func moved(slots []record, p Plan, policy Policy, now time.Time) []record {
 	var out []record
 	for _, s := range slots {
 		gone := false
@@ -265,7 +285,7 @@ func moved(slots []record, p Plan, now time.Time) []record {
 		case gone:
 			continue
 		case s.ID == p.Activate:
-			s.Stage, s.Since = Active, now
+			s.Stage, s.Since, s.Leaf = Active, now, policy.LeafTTL
 		case p.Activate != "" && s.Stage == Active:
 			s.Stage, s.Since, s.Key, s.JWTKey = Retiring, now, "", ""
 		}

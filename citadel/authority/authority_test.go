@@ -1,15 +1,12 @@
 package authority
 
 import (
-	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/xebec-mesh/xebec/citadel/ca"
 )
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -33,47 +30,6 @@ func (b *bench) open(cadir string) *Authority {
 func roots(a *Authority) int {
 	b, _ := a.Bundle().Get()
 	return len(b.Roots)
-}
-
-func TestRotationOverlaps(t *testing.T) {
-	b := &bench{t, epoch, t.TempDir()}
-	a := b.open("")
-	first := a.Issuer().Cert
-	step := func() {
-		t.Helper()
-		if _, err := a.turn(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := func(trusted int, signer *x509.Certificate) {
-		t.Helper()
-		if roots(a) != trusted || !a.Issuer().Cert.Equal(signer) {
-			t.Fatalf("%d roots and issuer %s, want %d and %s", roots(a), a.Issuer(), trusted, signer.Subject)
-		}
-	}
-	want(1, first)
-	b.now = epoch.Add(5*year + time.Hour)
-	step()
-	want(2, first) // prepared: trusted, and signs nothing
-	b.now = b.now.Add(9 * time.Minute)
-	step()
-	want(2, first)
-	b.now = b.now.Add(time.Minute)
-	step()
-	second := a.Issuer().Cert
-	if second.Equal(first) {
-		t.Fatal("the prepared root did not become active")
-	}
-	want(2, second) // the first retires: what it signed still lives
-	b.now = b.now.Add(24 * time.Hour)
-	step()
-	want(2, second)
-	b.now = b.now.Add(2 * time.Minute)
-	step()
-	want(1, second)
-	if again := b.open(""); !again.Issuer().Cert.Equal(second) || roots(again) != 1 {
-		t.Fatal("the state was not kept")
-	}
 }
 
 func TestStateIsPrivate(t *testing.T) {
@@ -107,48 +63,6 @@ func TestDamagedStateSaysWhatToDoAndNoKey(t *testing.T) {
 	}
 	if _, err := New(Config{Dir: b.dir, TrustDomain: "other.org"}); err == nil || !strings.Contains(err.Error(), `"cluster.local"`) {
 		t.Fatalf("another trust domain: %v", err)
-	}
-}
-
-func TestOperatorsAuthorityIsReplacedWithOverlap(t *testing.T) {
-	b := &bench{t, epoch, t.TempDir()}
-	files := t.TempDir()
-	put := func() *x509.Certificate {
-		t.Helper()
-		root, err := ca.NewRoot("cluster.local", b.now, year)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, _ := ca.EncodeKey(root.Key)
-		pem := ca.EncodeCerts(root.Cert.Raw)
-		for name, text := range map[string][]byte{"ca-cert.pem": pem, "root-cert.pem": pem, "ca-key.pem": key} {
-			if err := os.WriteFile(filepath.Join(files, name), text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return root.Cert
-	}
-	first := put()
-	a := b.open(files)
-	if !a.Issuer().Cert.Equal(first) {
-		t.Fatal("the operator's authority is not used")
-	}
-	second := put()
-	if _, err := a.turn(); err != nil {
-		t.Fatal(err)
-	}
-	if !a.Issuer().Cert.Equal(first) || roots(a) != 2 {
-		t.Fatal("the new authority must be trusted first")
-	}
-	b.now = b.now.Add(10 * time.Minute)
-	if _, err := a.turn(); err != nil {
-		t.Fatal(err)
-	}
-	if !a.Issuer().Cert.Equal(second) {
-		t.Fatal("the new authority does not sign")
-	}
-	if err := a.Rotate(); err == nil {
-		t.Fatal("an operator's authority cannot be rotated by us")
 	}
 }
 

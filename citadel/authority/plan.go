@@ -21,7 +21,7 @@ const (
 // Policy is when key slots move on.
 type Policy struct {
 	Propagate time.Duration // from prepared to active: every verifier must have the new root by then
-	LeafTTL   time.Duration // the longest life of anything signed
+	LeafTTL   time.Duration // the longest life of anything signed now
 	SelfMade  bool          // the authority makes its own roots, and a new one at half-life
 }
 
@@ -31,6 +31,7 @@ type view struct {
 	Stage               Stage
 	Since               time.Time // when it came to its stage
 	NotBefore, NotAfter time.Time
+	Leaf                time.Duration // the longest life of anything that it signed
 }
 
 // Plan is what to do with the slots now. The zero Plan, but for Next, means converged.
@@ -72,7 +73,7 @@ func compute(slots []view, policy Policy, wanted bool, now time.Time) Plan {
 		if s.Stage != Retiring {
 			continue
 		}
-		if gone := s.Since.Add(policy.LeafTTL); gone.After(now) {
+		if gone := s.Since.Add(max(s.Leaf, policy.LeafTTL)); gone.After(now) {
 			look(gone)
 		} else {
 			p.Remove = append(p.Remove, s.ID)

@@ -23,6 +23,10 @@ type record struct {
 	Roots  string    `json:"roots"`
 	JWTKey string    `json:"jwtKey,omitempty"`
 	JWTPub string    `json:"jwtPublic"`
+
+	// Leaf is the longest life that anything was signed for while the slot was
+	// active: the flag may have been another then.
+	Leaf time.Duration `json:"leafNanoseconds,omitempty"`
 }
 
 type file struct {
