@@ -60,6 +60,11 @@ func (s *Store) List(ctx context.Context, q Query) ([]Summary, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if skip, err := q.skips(seg); err != nil {
+			return nil, fmt.Errorf("list traces: %w", err)
+		} else if skip {
+			continue
+		}
 		var failed error
 		err := seg.each(func(p part) bool {
 			if !q.Since.IsZero() && p.Start < uint64(q.Since.UnixNano()) {
@@ -88,6 +93,28 @@ func (s *Store) List(ctx context.Context, q Query) ([]Summary, error) {
 		return cmp.Or(b.Start.Compare(a.Start), slices.Compare(a.Trace[:], b.Trace[:]))
 	})
 	return out[:min(len(out), q.Limit)], nil
+}
+
+// skips reports whether a frozen segment can hold nothing that is wanted.
+func (q Query) skips(seg *segment) (bool, error) {
+	seg.mu.RLock()
+	f := seg.frozen
+	seg.mu.RUnlock()
+	if f == nil {
+		return false, nil
+	}
+	if !q.Since.IsZero() && f.end < uint64(q.Since.UnixNano()) {
+		return true, nil
+	}
+	if q.Service == "" {
+		return false, nil
+	}
+	names, err := seg.services()
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	_, found := slices.BinarySearch(names, q.Service)
+	return !found, err
 }
 
 func (q Query) selects(p part) bool {
@@ -269,12 +296,10 @@ func (s *Store) Services(ctx context.Context, since time.Time) ([]string, error)
 		if _, end := seg.bounds(); !since.IsZero() && end < uint64(since.UnixNano()) {
 			continue
 		}
-		err := seg.each(func(p part) bool {
-			for _, n := range p.Services {
-				names[n] = true
-			}
-			return true
-		})
+		here, err := seg.services()
+		for _, n := range here {
+			names[n] = true
+		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("list services: %w", err)
 		}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,9 +44,10 @@ type segment struct {
 
 	mu     sync.RWMutex
 	size   int64
-	live   *index  // active and complete
-	frozen *frozen // frozen
-	scan   bool    // neither yet: must be scanned
+	live   *index   // active and complete
+	frozen *frozen  // frozen
+	scan   bool     // neither yet: must be scanned
+	names  []string // of services; nil until somebody asks for those of a frozen segment
 }
 
 func segmentPath(dir string, seq uint64) string {
@@ -272,17 +275,45 @@ func (s *segment) each(yield func(part) bool) error {
 		s.mu.RUnlock()
 		return f.each(yield)
 	}
-	var parts []part
-	for _, n := range s.live.newest() {
-		parts = append(parts, s.live.part(&s.live.rows[n]))
-	}
+	live := s.live
+	order := live.newest()
 	s.mu.RUnlock()
-	for _, p := range parts {
+	for _, n := range order {
+		s.mu.RLock()
+		p := live.part(&live.rows[n])
+		s.mu.RUnlock()
 		if !yield(p) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// services are the names of the services that have spans here, sorted. Of a frozen
+// segment they are read once.
+func (s *segment) services() ([]string, error) {
+	s.mu.RLock()
+	known, frozen := s.names, s.frozen != nil
+	s.mu.RUnlock()
+	if known != nil {
+		return known, nil
+	}
+	seen := map[string]bool{}
+	if err := s.each(func(p part) bool {
+		for _, n := range p.Services {
+			seen[n] = true
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	names := slices.Sorted(maps.Keys(seen))
+	if frozen && names != nil {
+		s.mu.Lock()
+		s.names = names
+		s.mu.Unlock()
+	}
+	return names, nil
 }
 
 // lookup returns where the frames with spans of a trace are.
