@@ -38,7 +38,8 @@ func (c *Chain) mutating(ctx context.Context, a *Attributes) (changed bool, err 
 		if resp == nil || len(resp.Patch) == 0 {
 			continue
 		}
-		if err := applyPatch(a, p.Name(), req, resp); err != nil {
+		// The patch library panics on some nonsense.
+		if err := c.guard(p.Name(), func() error { return applyPatch(a, p.Name(), req, resp) }); err != nil {
 			return changed, err
 		}
 		changed = true
