@@ -97,7 +97,7 @@ func (c *Controller) Stats() reconcile.Stats { return c.queue.Stats() }
 // adopt it.
 func (c *Controller) keysOfSet(ev client.Event) []types.NamespacedName {
 	keys := reconcile.ControllerOf("Deployment")(ev)
-	if ev.Type == client.Deleted || metav1.GetControllerOfNoCopy(ev.Object) != nil {
+	if ev.Type == client.Deleted || metav1.GetControllerOfNoCopy(ev.Object) != nil || pods.StillOrphan(ev) {
 		return keys
 	}
 	for _, d := range c.view.List(ev.Object.GetNamespace()) {

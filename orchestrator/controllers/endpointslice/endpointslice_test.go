@@ -94,15 +94,15 @@ func TestPlanProperties(t *testing.T) {
 				t.Logf("not converged after\n%s: again\n%s", plan, again)
 				return false
 			}
-			seen := map[string]bool{}
+			seen := map[identity]bool{}
 			for _, slice := range s.Slices {
 				if len(slice.Endpoints) > Max {
 					t.Logf("%s has %d endpoints", slice.Name, len(slice.Endpoints))
 					return false
 				}
 				for i := range slice.Endpoints {
-					if id := identity(&slice.Endpoints[i]); seen[id] {
-						t.Logf("%s is in two slices", id)
+					if id := identityOf(&slice.Endpoints[i]); seen[id] {
+						t.Logf("%v is in two slices", id)
 						return false
 					} else {
 						seen[id] = true

@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/xebec-mesh/xebec/orchestrator/controllers/pods"
 )
@@ -58,31 +59,31 @@ func Fit(have []*discoveryv1.EndpointSlice, want []Group, meta Meta) Plan {
 
 // fit places one group into the slices that have its ports.
 func (p *Plan) fit(have []*discoveryv1.EndpointSlice, g Group, meta Meta) {
-	missing := map[string]discoveryv1.Endpoint{}
-	for _, e := range g.Endpoints {
-		missing[identity(&e)] = e
+	missing := make(map[identity]*discoveryv1.Endpoint, len(g.Endpoints))
+	for i := range g.Endpoints {
+		missing[identityOf(&g.Endpoints[i])] = &g.Endpoints[i]
 	}
 	next := make([]*discoveryv1.EndpointSlice, len(have))
 	for i, s := range have {
 		next[i] = keep(s, missing, meta)
 	}
-	order := slices.Sorted(maps.Keys(missing))
+	order := slices.SortedFunc(maps.Keys(missing), identity.compare)
+	fill := func(s *discoveryv1.EndpointSlice) {
+		for len(s.Endpoints) < Max && len(order) > 0 {
+			s.Endpoints = append(s.Endpoints, *missing[order[0]])
+			order = order[1:]
+		}
+	}
 	fullest := slices.SortedStableFunc(slices.Values(next), func(a, b *discoveryv1.EndpointSlice) int {
 		return cmp.Compare(len(b.Endpoints), len(a.Endpoints))
 	})
 	for _, s := range fullest {
-		for len(s.Endpoints) < Max && len(order) > 0 {
-			s.Endpoints = append(s.Endpoints, missing[order[0]])
-			order = order[1:]
-		}
+		fill(s)
 	}
 	created := 0
 	for len(order) > 0 || len(next)+created == 0 { // a Service without endpoints has one empty slice
 		s := meta.newSlice(g)
-		for len(s.Endpoints) < Max && len(order) > 0 {
-			s.Endpoints = append(s.Endpoints, missing[order[0]])
-			order = order[1:]
-		}
+		fill(s)
 		p.Create = append(p.Create, s)
 		created++
 	}
@@ -91,13 +92,13 @@ func (p *Plan) fit(have []*discoveryv1.EndpointSlice, g Group, meta Meta) {
 
 // keep returns a copy of a slice with those of its endpoints that are still wanted,
 // in their order and newest state, and takes these out of missing.
-func keep(s *discoveryv1.EndpointSlice, missing map[string]discoveryv1.Endpoint, meta Meta) *discoveryv1.EndpointSlice {
+func keep(s *discoveryv1.EndpointSlice, missing map[identity]*discoveryv1.Endpoint, meta Meta) *discoveryv1.EndpointSlice {
 	out := *s // its slices and maps are replaced, not changed
 	out.Endpoints = make([]discoveryv1.Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
-		id := identity(&s.Endpoints[i])
+		id := identityOf(&s.Endpoints[i])
 		if e, ok := missing[id]; ok {
-			out.Endpoints = append(out.Endpoints, e)
+			out.Endpoints = append(out.Endpoints, *e)
 			delete(missing, id)
 		}
 	}
@@ -113,21 +114,55 @@ func (p *Plan) changed(have, next []*discoveryv1.EndpointSlice, none bool) {
 	for i, s := range next {
 		if len(s.Endpoints) == 0 && !(none && i == 0) {
 			p.Delete = append(p.Delete, pods.RefOf(s))
-		} else if !equality.Semantic.DeepEqual(s, have[i]) {
+		} else if !same(s, have[i]) {
 			p.Update = append(p.Update, s)
 		}
 	}
 }
 
+// same compares what keep may have changed. A Service of a thousand pods is compared
+// at each pod's change, so this is not left to reflection.
+func same(a, b *discoveryv1.EndpointSlice) bool {
+	return maps.Equal(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences) &&
+		slices.EqualFunc(a.Endpoints, b.Endpoints, sameEndpoint)
+}
+
+func sameEndpoint(a, b discoveryv1.Endpoint) bool {
+	return slices.Equal(a.Addresses, b.Addresses) &&
+		equal(a.Conditions.Ready, b.Conditions.Ready) &&
+		equal(a.Conditions.Serving, b.Conditions.Serving) &&
+		equal(a.Conditions.Terminating, b.Conditions.Terminating) &&
+		equal(a.NodeName, b.NodeName) && equal(a.Zone, b.Zone) && equal(a.Hostname, b.Hostname) &&
+		equal(a.TargetRef, b.TargetRef) &&
+		len(a.DeprecatedTopology)+len(b.DeprecatedTopology) == 0 && a.Hints == nil && b.Hints == nil
+}
+
+func equal[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
 // identity tells endpoints apart: an address that goes to another pod is another
 // endpoint.
-func identity(e *discoveryv1.Endpoint) string {
-	id := ""
+type identity struct {
+	address string
+	target  types.UID
+}
+
+func (a identity) compare(b identity) int {
+	return cmp.Or(cmp.Compare(a.address, b.address), cmp.Compare(a.target, b.target))
+}
+
+func identityOf(e *discoveryv1.Endpoint) identity {
+	var id identity
 	if len(e.Addresses) > 0 {
-		id = e.Addresses[0]
+		id.address = e.Addresses[0]
 	}
 	if e.TargetRef != nil {
-		id += "/" + string(e.TargetRef.UID)
+		id.target = e.TargetRef.UID
 	}
 	return id
 }

@@ -1,7 +1,8 @@
 package endpointslice
 
 import (
-	"maps"
+	"encoding/binary"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -59,28 +60,39 @@ func reserved(key string) bool {
 // endpoints has one empty group.
 func groups(s Snapshot) []Group {
 	var out []Group
+	ports := portSets{service: s.Service, byNumbers: map[string]*portSet{}}
 	for _, family := range families(s.Service) {
-		byPorts := map[string]*Group{}
+		byPorts := map[*portSet]*Group{}
 		for _, pod := range s.Pods {
-			ports, ok := portsOf(s.Service, pod)
-			address := addressOf(pod, family)
-			if !ok || address == "" || !backends.Serves(pod) {
+			set, address := ports.of(pod), addressOf(pod, family)
+			if set == nil || address == "" || !backends.Serves(pod) {
 				continue
 			}
-			key := groupKey(family, ports)
-			if byPorts[key] == nil {
-				byPorts[key] = &Group{AddressType: family, Ports: ports}
+			g := byPorts[set]
+			if g == nil {
+				g = &Group{AddressType: family, Ports: set.ports}
+				byPorts[set] = g
 			}
-			byPorts[key].Endpoints = append(byPorts[key].Endpoints, endpoint(s, pod, address))
+			g.Endpoints = append(g.Endpoints, endpoint(s, pod, address))
 		}
 		if len(byPorts) == 0 {
-			byPorts[""] = &Group{AddressType: family}
+			byPorts[nil] = &Group{AddressType: family}
 		}
-		for _, key := range slices.Sorted(maps.Keys(byPorts)) {
-			out = append(out, *byPorts[key])
-		}
+		out = append(out, slices.SortedFunc(values(byPorts), func(a, b Group) int {
+			return strings.Compare(groupKey(a.AddressType, a.Ports), groupKey(b.AddressType, b.Ports))
+		})...)
 	}
 	return out
+}
+
+func values(m map[*portSet]*Group) iter.Seq[Group] {
+	return func(yield func(Group) bool) {
+		for _, g := range m {
+			if !yield(*g) {
+				return
+			}
+		}
+	}
 }
 
 // families are the Service's address families.
@@ -98,19 +110,43 @@ func families(svc *corev1.Service) []discoveryv1.AddressType {
 	return []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4}
 }
 
-// portsOf returns where a Service's ports lead in a pod. A named port that the pod
-// does not have is left out; ok is false if nothing of several remains.
-func portsOf(svc *corev1.Service, pod *corev1.Pod) (ports []discoveryv1.EndpointPort, ok bool) {
-	for i := range svc.Spec.Ports {
-		p := &svc.Spec.Ports[i]
-		n, found := backends.TargetPort(p, pod)
-		if !found {
+// portSets resolves a Service's ports in pods, each combination of numbers once.
+type portSets struct {
+	service   *corev1.Service
+	byNumbers map[string]*portSet
+	buf       []byte
+}
+
+type portSet struct {
+	ports []discoveryv1.EndpointPort
+}
+
+// of returns where the Service's ports lead in a pod. A named port that the pod does
+// not have is left out; nil if nothing of several remains.
+func (s *portSets) of(pod *corev1.Pod) *portSet {
+	s.buf = s.buf[:0]
+	for i := range s.service.Spec.Ports {
+		n, _ := backends.TargetPort(&s.service.Spec.Ports[i], pod)
+		s.buf = binary.BigEndian.AppendUint32(s.buf, uint32(n))
+	}
+	if set, ok := s.byNumbers[string(s.buf)]; ok {
+		return set
+	}
+	set := &portSet{}
+	for i := range s.service.Spec.Ports {
+		p := &s.service.Spec.Ports[i]
+		n := int32(binary.BigEndian.Uint32(s.buf[4*i:]))
+		if n == 0 { // no port has this number
 			continue
 		}
 		protocol := backends.Protocol(p.Protocol)
-		ports = append(ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &n, Protocol: &protocol, AppProtocol: p.AppProtocol})
+		set.ports = append(set.ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &n, Protocol: &protocol, AppProtocol: p.AppProtocol})
 	}
-	return ports, len(ports) > 0 || len(svc.Spec.Ports) == 0
+	if len(set.ports) == 0 && len(s.service.Spec.Ports) > 0 {
+		set = nil
+	}
+	s.byNumbers[string(s.buf)] = set
+	return set
 }
 
 func addressOf(pod *corev1.Pod, family discoveryv1.AddressType) string {
@@ -118,9 +154,9 @@ func addressOf(pod *corev1.Pod, family discoveryv1.AddressType) string {
 	if len(ips) == 0 {
 		ips = []corev1.PodIP{{IP: pod.Status.PodIP}}
 	}
-	for _, p := range ips {
-		ip, err := netip.ParseAddr(p.IP)
-		if err == nil && ip.Is4() == (family == discoveryv1.AddressTypeIPv4) {
+	six := family == discoveryv1.AddressTypeIPv6
+	for _, p := range ips { // the API admits only addresses, so the form tells the family
+		if p.IP != "" && strings.Contains(p.IP, ":") == six {
 			return p.IP
 		}
 	}
@@ -136,7 +172,7 @@ func endpoint(s Snapshot, pod *corev1.Pod, address string) discoveryv1.Endpoint 
 		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 	}
 	if pod.Spec.NodeName != "" {
-		node := pod.Spec.NodeName
+		node := pod.Spec.NodeName // a pointer into the pod would keep all of it in memory
 		e.NodeName = &node
 		if zone := s.Zone(node); zone != "" {
 			e.Zone = &zone

@@ -8,6 +8,7 @@ package pods
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -40,6 +41,13 @@ func AddIndexes(i client.Informer) {
 		}
 		return nil
 	})
+}
+
+// StillOrphan says whether an event is a change of an object without controller that
+// makes it match no other controller than before.
+func StillOrphan(ev client.Event) bool {
+	return ev.Old != nil && metav1.GetControllerOfNoCopy(ev.Old) == nil && metav1.GetControllerOfNoCopy(ev.Object) == nil &&
+		maps.Equal(ev.Old.GetLabels(), ev.Object.GetLabels())
 }
 
 // Ref names one object exactly: a name may be used again, a UID never is.

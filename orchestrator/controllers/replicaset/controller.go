@@ -92,7 +92,7 @@ func (c *Controller) Stats() reconcile.Stats { return c.queue.Stats() }
 func (c *Controller) keysOf(ev client.Event) []types.NamespacedName {
 	keys := reconcile.ControllerOf("ReplicaSet")(ev)
 	pod := ev.Object.(*corev1.Pod)
-	if ev.Type == client.Deleted || metav1.GetControllerOfNoCopy(pod) != nil {
+	if ev.Type == client.Deleted || metav1.GetControllerOfNoCopy(pod) != nil || pods.StillOrphan(ev) {
 		return keys
 	}
 	for _, rs := range c.setView.List(pod.Namespace) {
