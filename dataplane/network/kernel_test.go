@@ -496,6 +496,24 @@ func TestUplinkChanges(t *testing.T) {
 	}
 }
 
+// TestRouterAdvertisements: they are heard on the uplink as before, and never from pods.
+func TestRouterAdvertisements(t *testing.T) {
+	w := newWorld(t)
+	w.pod("a")
+	links, err := w.node.Net.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		name := l.Attrs().Name
+		out, err := w.node.Command(t, "", "cat", "/proc/sys/net/ipv6/conf/"+name+"/accept_ra").Output()
+		got := strings.TrimSpace(string(out))
+		if err != nil || name == "up0" && got != "2" || name != "up0" && got == "2" {
+			t.Errorf("%s: accept_ra is %q (%v)", name, got, err)
+		}
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t)
 	a := w.pod("a")

@@ -123,17 +123,17 @@ func (n *Network) inNode(f func() error) error {
 
 // sysctls returns what must be set: forwarding, and router advertisements that
 // are still heard on the uplinks, which forwarding would end
-// (Documentation/networking/ip-sysctl.rst, accept_ra).
-func (n *Network) sysctls() map[string]string {
+// (Documentation/networking/ip-sysctl.rst, accept_ra). On no other interface are
+// they heard: a pod must not tell the node where to send packets.
+func (n *Network) sysctls(uplinks []netlink.Link) map[string]string {
 	want := map[string]string{"ipv4/ip_forward": "1"}
 	for _, p := range n.cfg.PodCIDRs {
 		if !p.Addr().Is6() {
 			continue
 		}
-		all, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
-		for _, path := range all {
-			name := strings.TrimPrefix(path, sysctlRoot)
-			if v, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(v)) == "1" {
+		for _, l := range uplinks {
+			name := "ipv6/conf/" + l.Attrs().Name + "/accept_ra"
+			if v, err := os.ReadFile(sysctlRoot + name); err == nil && strings.TrimSpace(string(v)) == "1" {
 				want[name] = "2"
 			}
 		}
@@ -148,10 +148,14 @@ func (n *Network) savedSysctls() string { return filepath.Join(n.cfg.State, "sys
 
 // setSysctls sets what must be, after it has remembered what was, for Reset.
 func (n *Network) setSysctls() error {
+	uplinks, err := n.findUplinks()
+	if err != nil {
+		return err
+	}
 	return n.inNode(func() error {
 		before := n.readSaved()
 		var change []string
-		want := n.sysctls()
+		want := n.sysctls(uplinks)
 		for name, value := range want {
 			have, err := os.ReadFile(sysctlRoot + name)
 			if err != nil {
