@@ -54,7 +54,10 @@ type world struct {
 
 func newWorld(t testing.TB, s store.Store, cfg cache.Config) *world {
 	t.Helper()
-	cfg.Store, cfg.Log = s, slog.New(slog.DiscardHandler)
+	cfg.Store = s
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	hub, err := cache.NewHub(cfg)
 	check(t, err)
 	w := &world{t: t, s: s, hub: hub}

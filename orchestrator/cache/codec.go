@@ -97,7 +97,14 @@ func Decode(kind *resource.Kind, data []byte) (resource.Object, error) {
 		if !ok {
 			return nil, fmt.Errorf("decode %s: %T is not unstructured", kind.Kind, obj)
 		}
-		return u, u.UnmarshalJSON(data)
+		if err := u.UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", kind.Kind, err)
+		}
+		if err := setVersion(u, kind); err != nil {
+			return nil, err
+		}
+		kind.SetDefaults(u) // the definition may have got defaults since it was stored
+		return u, nil
 	}
 	raw, err := unwrap(data)
 	if err != nil {
@@ -111,6 +118,19 @@ func Decode(kind *resource.Kind, data []byte) (resource.Object, error) {
 		return nil, fmt.Errorf("decode %s: %w", kind.Kind, err)
 	}
 	return obj, nil
+}
+
+// setVersion makes a custom object one of kind's version, which may not have been
+// the stored one when it was written. Versions differ in nothing but their name.
+func setVersion(obj resource.Object, kind *resource.Kind) error {
+	u, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return fmt.Errorf("%T is not unstructured", obj)
+	}
+	if v := kind.GroupVersion().String(); u.GetAPIVersion() != v {
+		u.SetAPIVersion(v)
+	}
+	return nil
 }
 
 // unwrap finds the object's own message in an envelope.

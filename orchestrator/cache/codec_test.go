@@ -100,6 +100,21 @@ func TestEventEncodings(t *testing.T) {
 	}
 }
 
+// TestVerify holds that an object changed in place is noticed, in whichever form.
+func TestVerify(t *testing.T) {
+	for name, encode := range map[string]func(*Object) []byte{"JSON": (*Object).JSON, "protobuf": (*Object).Protobuf} {
+		o := NewObject(podKind, examplePod("p"), 7)
+		encode(o)
+		if !o.dropEncodings(true) {
+			t.Errorf("%s: an intact object is reported", name)
+		}
+		o.Obj.SetLabels(map[string]string{"changed": "yes"})
+		if o.dropEncodings(true) {
+			t.Errorf("%s: a changed object is not reported", name)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	stored, err := Encode(podKind, examplePod("p"))
 	if err != nil {

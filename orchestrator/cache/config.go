@@ -26,6 +26,9 @@ type Config struct {
 	BookmarkEvery time.Duration
 	// EncodingAge is for how long an encoding that nobody reads is kept. Default: 5 minutes.
 	EncodingAge time.Duration
+	// Verify compares objects with their encodings every EncodingAge and reports
+	// those that somebody has changed in place. For tests: it costs an encoding each.
+	Verify bool
 }
 
 func (c *Config) check() error {

@@ -277,7 +277,7 @@ func (h *Hub) stopAll() {
 
 // tidyLoop drops what is older than its age.
 func (h *Hub) tidyLoop(ctx context.Context) {
-	tick := time.NewTicker(15 * time.Second)
+	tick := time.NewTicker(min(15*time.Second, h.cfg.EncodingAge))
 	defer tick.Stop()
 	swept := time.Now()
 	for {

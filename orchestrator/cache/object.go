@@ -114,12 +114,15 @@ func (o *Object) As(kind *resource.Kind) (*Object, error) {
 			return f, nil
 		}
 	}
-	obj := o.Obj
+	obj, err := o.Obj, error(nil)
 	if kind.View != nil {
-		var err error
-		if obj, err = kind.View.From(o.Obj); err != nil {
-			return nil, fmt.Errorf("show %s %s as %s: %w", o.Kind.Resource, o.Key, kind.GroupVersionKind, err)
-		}
+		obj, err = kind.View.From(o.Obj)
+	} else if kind.Custom { // the version that is stored has changed since it was read
+		obj = Shallow(obj)
+		err = setVersion(obj, kind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("show %s %s as %s: %w", o.Kind.Resource, o.Key, kind.GroupVersionKind, err)
 	}
 	face := &Object{Kind: kind, Key: o.Key, RV: o.RV, Obj: obj, size: o.size}
 	o.faces = append(o.faces, face)
@@ -141,13 +144,23 @@ func (o *Object) Memo(build func(*Object) (any, error)) (any, error) {
 	return o.typed, nil
 }
 
-// dropEncodings forgets encodings that nobody has read since the last call.
-func (o *Object) dropEncodings() {
+// dropEncodings forgets encodings that nobody has read since the last call. With
+// verify it first compares them with the object, and says whether they fit: if
+// not, somebody has changed an object that is everybody's.
+func (o *Object) dropEncodings(verify bool) (intact bool) {
+	intact = true
+	if e := o.proto.Load(); verify && e != nil && e.raw != nil {
+		intact = o.Encodes(o.Obj)
+	} else if b := o.json.Load(); verify && b != nil {
+		now, err := encodeJSON(o.Kind, o.Obj)
+		intact = err == nil && string(now) == string(*b)
+	}
 	if o.used.Swap(false) {
-		return
+		return intact
 	}
 	o.json.Store(nil)
 	o.proto.Store(nil)
+	return intact
 }
 
 // sameKind is true for two generations of one kind too: a custom resource's

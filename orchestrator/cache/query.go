@@ -220,5 +220,10 @@ func (q *Query) selects(o *Object) bool {
 	if !matchesAll(q.Labels) && !q.Labels.Matches(o.Labels()) {
 		return false
 	}
-	return q.Fields == nil || q.Fields.Empty() || q.Fields.Matches(o.Fields())
+	if q.Fields == nil || q.Fields.Empty() {
+		return true
+	}
+	// A field is named as the kind that was asked for names it.
+	face, err := o.As(q.Kind)
+	return err == nil && q.Fields.Matches(face.Fields())
 }

@@ -227,7 +227,12 @@ func (r *Resource) tidy(now time.Time, sweep bool) {
 	r.mu.Unlock()
 	r.dropPages(now)
 	if sweep {
-		r.state.Load().objects.ascend("", func(it item) bool { it.obj.dropEncodings(); return true })
+		r.state.Load().objects.ascend("", func(it item) bool {
+			if !it.obj.dropEncodings(r.hub.cfg.Verify) {
+				r.hub.cfg.Log.Error("a shared object has been changed in place: this is a bug", "resource", r.prefix, "key", it.key)
+			}
+			return true
+		})
 	}
 }
 

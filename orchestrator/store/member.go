@@ -61,7 +61,7 @@ func (e *Etcd) memberConfig() (*embed.Config, error) {
 	cfg.EnableGRPCGateway = false
 	cfg.BackendFreelistType = "map"
 	// Entries that only a lagging member would want stay in memory otherwise.
-	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 200
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 5000, 500
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = nil, nil
 	if e.cfg.Socket != "" {
 		// Removed first: a socket that a killed process left cannot be bound.

@@ -101,6 +101,7 @@ func (e *Etcd) followMember(ctx context.Context, prefix string, revision int64, 
 	ask := time.NewTicker(100 * time.Millisecond)
 	defer ask.Stop()
 	var pending Batch
+	seen := revision
 	for {
 		in, to := ws.Chan(), out
 		if pending.Revision == 0 {
@@ -118,10 +119,13 @@ func (e *Etcd) followMember(ctx context.Context, prefix string, revision int64, 
 				return fmt.Errorf("watch %s from %d: %w", prefix, revision, ErrCompacted)
 			}
 			pending.add(r)
+			seen = max(seen, pending.Revision)
 		case to <- pending:
 			pending = Batch{}
 		case <-ask.C: // keys outside of the prefix move the revision too
-			ws.RequestProgressAll()
+			if e.member.Server.KV().Rev() > seen {
+				ws.RequestProgressAll()
+			}
 		case <-e.member.Server.StopNotify():
 			return fmt.Errorf("watch %s: %w: it has been stopped", prefix, ErrUnavailable)
 		case <-ctx.Done():
