@@ -46,7 +46,8 @@ func deploymentKind() *Kind {
 			if was, ok := old.(*appsv1.Deployment); ok {
 				return templateWarnings(&o.(*appsv1.Deployment).Spec.Template, &was.Spec.Template)
 			}
-			return templateWarnings(&o.(*appsv1.Deployment).Spec.Template, nil)
+			names := nameWarnings(o.GetName(), "Pod names and hostnames")
+			return append(names, templateWarnings(&o.(*appsv1.Deployment).Spec.Template, nil)...)
 		},
 		Resets: statusReset,
 		Status: &Subresource{

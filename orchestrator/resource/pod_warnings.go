@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -13,7 +14,20 @@ func podWarnings(p *corev1.Pod, old Object) []string {
 	if o, ok := old.(*corev1.Pod); ok && equality.Semantic.DeepEqual(o.Spec, p.Spec) {
 		return nil
 	}
-	return podSpecWarnings(&p.Spec, specPath)
+	var out []string
+	if old == nil {
+		out = nameWarnings(p.Name, "the Pod's hostname")
+	}
+	return append(out, podSpecWarnings(&p.Spec, specPath)...)
+}
+
+// nameWarnings warns of names that are allowed but are no host names.
+func nameWarnings(name, usedIn string) []string {
+	msgs := validation.IsDNS1123Label(name)
+	if len(msgs) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("metadata.name: this is used in %s, which can result in surprising behavior; a DNS label is recommended: %v", usedIn, msgs)}
 }
 
 // templateWarnings warns of a template once: when it changes.

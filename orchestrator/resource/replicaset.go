@@ -46,7 +46,8 @@ func replicaSetKind() *Kind {
 			if was, ok := old.(*appsv1.ReplicaSet); ok {
 				return templateWarnings(&o.(*appsv1.ReplicaSet).Spec.Template, &was.Spec.Template)
 			}
-			return templateWarnings(&o.(*appsv1.ReplicaSet).Spec.Template, nil)
+			names := nameWarnings(o.GetName(), "Pod names and hostnames")
+			return append(names, templateWarnings(&o.(*appsv1.ReplicaSet).Spec.Template, nil)...)
 		},
 		Resets:     statusReset,
 		FieldNames: []string{"status.replicas"},
