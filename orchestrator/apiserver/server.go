@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -69,7 +68,6 @@ type Server struct {
 
 	draining context.Context // ends when long-running requests should
 	drain    context.CancelFunc
-	ready    sync.Map // name of a start-up step → struct{}; see health.go
 }
 
 type extra struct {
