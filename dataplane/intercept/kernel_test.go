@@ -256,24 +256,34 @@ func TestOutbound(t *testing.T) {
 			w.want(w.pod, w.home, "", at(f.outside, "80"), direct) // neither application nor sidecar
 		})
 	}
-	t.Run("mapped", func(t *testing.T) {
-		w.t = t
-		w.serve(w.pod, w.sidecar, "sidecar", "127.0.0.1:15001")
-		fd := -1
-		var err error
-		w.as(w.pod, w.app, func() {
-			if fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0); err == nil {
-				err = unix.Connect(fd, &unix.SockaddrInet6{Port: 80, Addr: netip.MustParseAddr("::ffff:10.0.0.2").As16()})
+	w.serve(w.pod, w.sidecar, "sidecar", "127.0.0.1:15001")
+	for name, c := range map[string]struct {
+		family, proto int
+		to            unix.Sockaddr
+	}{
+		"mapped": {unix.AF_INET6, 0, &unix.SockaddrInet6{Port: 80, Addr: netip.MustParseAddr("::ffff:10.0.0.2").As16()}},
+		"mptcp":  {unix.AF_INET, unix.IPPROTO_MPTCP, &unix.SockaddrInet4{Port: 80, Addr: netip.MustParseAddr("10.0.0.2").As4()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			fd := -1
+			var err error
+			w.as(w.pod, w.app, func() {
+				if fd, err = unix.Socket(c.family, unix.SOCK_STREAM, c.proto); err == nil {
+					err = unix.Connect(fd, c.to)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "socket")
+			defer f.Close()
+			got, err := io.ReadAll(f)
+			if want := "sidecar local=127.0.0.1:15001 original=10.0.0.2:80"; string(got) != want {
+				t.Errorf("got %q (%v), want %q", got, err, want)
 			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(os.NewFile(uintptr(fd), "socket"))
-		if want := "sidecar local=127.0.0.1:15001 original=10.0.0.2:80"; string(got) != want {
-			t.Errorf("got %q (%v), want %q", got, err, want)
-		}
-	})
+	}
 }
 
 func TestOutboundIncludeOnly(t *testing.T) {
