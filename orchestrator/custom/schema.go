@@ -3,6 +3,8 @@ package custom
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -131,6 +133,7 @@ func (c *compiled) validate(u, old *unstructured.Unstructured) field.ErrorList {
 		errs = validation.ValidateCustomResourceUpdate(nil, u.Object, old.Object, r.object, validation.WithRatcheting(correlated))
 		celOptions, oldObject = append(celOptions, cel.WithRatcheting(correlated)), old.Object
 	}
+	slices.SortStableFunc(errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) }) // they come in the order of a map
 	ctx := context.Background()
 	errs = append(errs, objectmeta.Validate(ctx, nil, u.Object, s, false)...)
 	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, s, old.Object)) == 0 {
