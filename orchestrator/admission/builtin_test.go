@@ -171,6 +171,16 @@ func TestPodRefused(t *testing.T) {
 	}
 }
 
+func TestOneDefaultPriority(t *testing.T) {
+	k := resource.LookupKind(schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"))
+	for name, ok := range map[string]bool{"usual": true, "other": false} {
+		err := mutate(t, base(), create(k, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, GlobalDefault: true}))
+		if (err == nil) != ok {
+			t.Errorf("%s as the default: %v", name, err)
+		}
+	}
+}
+
 func TestTokenIsNotMountedWhenNotWanted(t *testing.T) {
 	no := false
 	pod := testPod()

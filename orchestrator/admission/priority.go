@@ -28,8 +28,13 @@ type PodPriority struct{}
 // Name is the plugin's name in errors.
 func (PodPriority) Name() string { return "Priority" }
 
-// Mutate sets the priority of new pods. A pod keeps it for life.
+// Mutate sets the priority of new pods, which keep it for life. It also sees to
+// it that there is but one default class; two created at once may slip through,
+// and then the lower one counts.
 func (PodPriority) Mutate(ctx context.Context, a *Attributes) error {
+	if class, ok := a.Object.(*schedulingv1.PriorityClass); ok && class.GlobalDefault {
+		return onlyDefault(ctx, a, class)
+	}
 	pod, ok := a.Object.(*corev1.Pod)
 	if !ok || a.Subresource != "" {
 		return nil
@@ -58,6 +63,14 @@ func (PodPriority) Mutate(ctx context.Context, a *Attributes) error {
 	}
 	pod.Spec.Priority, pod.Spec.PreemptionPolicy = &value, &policy
 	return nil
+}
+
+func onlyDefault(ctx context.Context, a *Attributes, class *schedulingv1.PriorityClass) error {
+	other, err := defaultClass(ctx, a)
+	if err != nil || other == nil || other.Name == class.Name {
+		return err
+	}
+	return Forbidden(a, fmt.Errorf("PriorityClass %v is already marked as default. Only one default can exist", other.Name))
 }
 
 func priorityOf(ctx context.Context, a *Attributes, pod *corev1.Pod) (int32, corev1.PreemptionPolicy, error) {
