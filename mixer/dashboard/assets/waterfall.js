@@ -60,7 +60,7 @@ export function waterfall(trace) {
         onclick: (e) => (e.stopPropagation(), toggle(state.closed, i)),
       }, parent ? (state.closed.has(i) ? '▸' : '▾') : ''),
       h('i', { class: 'dot ' + colour(span.service) + (span.proxy ? ' proxy' : '') }),
-      h('b', {}, span.service || 'unknown'), span.error && icon('error', 13, 'bad'), h('span', { class: 'op' }, span.title)),
+      h('b', {}, span.service || 'unknown'), span.resource?.['service.version'] && h('small', { class: 'version' }, span.resource['service.version']), span.error && icon('error', 13, 'bad'), h('span', { class: 'op' }, span.title)),
     h('div', { class: 'time' }, axis.map((t) => h('i', { class: 'grid', style: { left: left(t) } })), bar, text,
       (span.events || []).map((e) => h('i', { class: 'event', title: e.name, style: { left: left(e.offsetNs) } }))));
   }
