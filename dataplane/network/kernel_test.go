@@ -527,20 +527,31 @@ func writeFile(path, value string) error {
 	return os.WriteFile(path, []byte(value), 0)
 }
 
-// BenchmarkAdd is what the network adds to a pod's start.
-func BenchmarkAdd(b *testing.B) {
+// BenchmarkAdd is what the network adds to a pod's start, BenchmarkDel to its end.
+func BenchmarkAdd(b *testing.B) { benchmarkLife(b, true) }
+func BenchmarkDel(b *testing.B) { benchmarkLife(b, false) }
+
+func benchmarkLife(b *testing.B, add bool) {
 	w := newWorld(b)
 	ctx := context.Background()
 	for i := 0; b.Loop(); i++ {
 		b.StopTimer()
-		ns := kerneltest.NewNetNS(b)
-		b.StartTimer()
-		if _, err := w.n.Add(ctx, Attachment{ID: fmt.Sprint(i), NetNS: ns.Path}); err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		if err := w.n.Del(ctx, Attachment{ID: fmt.Sprint(i), NetNS: ns.Path}); err != nil {
-			b.Fatal(err)
+		a := Attachment{ID: fmt.Sprint(i), NetNS: kerneltest.NewNetNS(b).Path}
+		for _, step := range []struct {
+			timed bool
+			do    func() error
+		}{
+			{add, func() error { _, err := w.n.Add(ctx, a); return err }},
+			{!add, func() error { return w.n.Del(ctx, a) }},
+		} {
+			if step.timed {
+				b.StartTimer()
+			}
+			err := step.do()
+			b.StopTimer()
+			if err != nil {
+				b.Fatal(err)
+			}
 		}
 		b.StartTimer()
 	}

@@ -355,30 +355,57 @@ func BenchmarkUpdate(b *testing.B) {
 	}
 }
 
-// BenchmarkConnect compares a connection through a ClusterIP with one to the pod itself.
+// BenchmarkConnect compares connections through a ClusterIP with connections to
+// the pod itself, made in turn, among many Services.
 func BenchmarkConnect(b *testing.B) {
-	w := newWorld(b)
-	w.serveTCP(netip.AddrPortFrom(w.pods[0], 8080))
-	if err := w.b.Apply([]Service{web(endpoints(w.pods[0]))}, 1); err != nil {
-		b.Fatal(err)
-	}
-	for _, to := range []struct{ name, addr string }{{"direct", "10.244.0.2:8080"}, {"clusterip", "10.96.0.5:80"}} {
-		b.Run("to="+to.name, func(b *testing.B) {
-			sa := netip.MustParseAddrPort(to.addr)
+	for _, n := range []int{1, 30000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			w := newWorld(b)
+			w.serveTCP(netip.AddrPortFrom(w.pods[0], 8080))
+			services := []Service{web(endpoints(w.pods[0]))}
+			for i := 1; i < n; i++ {
+				services = append(services, Service{
+					Name:  fmt.Sprintf("default/s%d", i),
+					Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 97, byte(i >> 8), byte(i)})},
+					Ports: []Port{{Protocol: TCP, Port: 80, Endpoints: endpoints(w.pods...)}},
+				})
+			}
+			if err := w.b.Apply(services, 1); err != nil {
+				b.Fatal(err)
+			}
+			var direct, clusterIP time.Duration
 			w.ns.Do(b, func() {
-				for b.Loop() {
-					fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-					if err == nil {
-						err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: sa.Addr().As4(), Port: int(sa.Port())})
+				for i := 0; b.Loop(); i++ { // in turn, and in turn first
+					if i%2 == 0 {
+						direct += connect(b, netip.AddrPortFrom(w.pods[0], 8080))
 					}
-					if err != nil {
-						b.Error(err)
-						return
+					clusterIP += connect(b, netip.MustParseAddrPort("10.96.0.5:80"))
+					if i%2 == 1 {
+						direct += connect(b, netip.AddrPortFrom(w.pods[0], 8080))
 					}
-					_ = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
-					syscall.Close(fd)
 				}
 			})
+			b.ReportMetric(float64(direct.Nanoseconds())/float64(b.N), "direct-ns")
+			b.ReportMetric(float64(clusterIP.Nanoseconds())/float64(b.N), "clusterip-ns")
+			b.ReportMetric(float64(clusterIP)/float64(direct), "ratio")
 		})
 	}
+}
+
+// connect connects, and closes without a TIME_WAIT, as ports would run out.
+func connect(b *testing.B, to netip.AddrPort) time.Duration {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	defer syscall.Close(fd)
+	start := time.Now()
+	err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	took := time.Since(start)
+	_ = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+	if err != nil {
+		b.Error(err)
+	}
+	return took
 }
