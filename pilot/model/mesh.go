@@ -37,6 +37,7 @@ type Settings struct {
 	ClusterDomain  string          // default cluster.local
 	RootNamespaces Tuple[string]   // where configuration is mesh-wide; default istio-system, xebec-system
 	AgentCluster   string          // Envoy's static cluster to the node agent; default xebec-agent
+	AgentHosts     Tuple[string]   // services of the node agent: calls go over the pod's socket; default otel.xebec-system
 	Sampling       float64         // percent of requests that are traced; NewSettings: 100
 	AccessLog      bool            // access logs to the agent; NewSettings: true
 	OutboundPort   uint32          // default 15001
@@ -57,6 +58,7 @@ func NewSettings() Settings {
 		ClusterDomain:  "cluster.local",
 		RootNamespaces: TupleOf("istio-system", "xebec-system"),
 		AgentCluster:   "xebec-agent",
+		AgentHosts:     TupleOf("otel.xebec-system.svc.cluster.local"),
 		Sampling:       100,
 		AccessLog:      true,
 		OutboundPort:   15001,

@@ -211,6 +211,9 @@ func (b *builder) connections(s *model.Service, p model.Port, rules policy.Rules
 }
 
 func (b *builder) shares(s *model.Service, p model.Port) (model.Tuple[listener.Share], model.Tuple[config.Ref]) {
+	if b.s.AgentHosts.Contains(s.Host) {
+		return model.TupleOf(listener.Share{Cluster: b.s.AgentCluster, Weight: 1}), model.TupleOf(s.Ref)
+	}
 	routes, to, from := route.TCP(b.r, b.o.Caller, s.Host, p.Number)
 	if from == nil || to.Len() == 0 {
 		return model.TupleOf(listener.Share{Cluster: cluster.Outbound(p.Number, "", s.Host), Weight: 1}), model.TupleOf(s.Ref)

@@ -43,6 +43,14 @@ func ownRetry() *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{RetryOn: "reset-before-request", NumRetries: wrapperspb.UInt32(defaultAttempts)}
 }
 
+// ownSafeRetry is for requests that may be sent twice because they only read (RFC 9110,
+// section 9.2.1): also where the connection broke after they were sent, as it does when
+// the application stops. If it has stopped, the caller's sidecar hears that the request
+// was not delivered, and sends it elsewhere.
+func ownSafeRetry() *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{RetryOn: "reset", NumRetries: wrapperspb.UInt32(defaultAttempts)}
+}
+
 func elsewhere() []*routev3.RetryPolicy_RetryHostPredicate {
 	return []*routev3.RetryPolicy_RetryHostPredicate{{
 		Name:       "envoy.retry_host_predicates.previous_hosts",

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"google.golang.org/protobuf/proto"
@@ -192,18 +193,32 @@ func leftOver(restricted bool) *routev3.VirtualHost {
 // Own is the table for requests to the application beside the sidecar.
 func Own(port uint32, host string) *routev3.RouteConfiguration {
 	name := cluster.Inbound(port)
+	safe := own(name, host, ownSafeRetry())
+	safe.Match.Headers = []*routev3.HeaderMatcher{{
+		Name: ":method",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
+			MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: regex("GET|HEAD|OPTIONS")},
+		}},
+	}}
 	return &routev3.RouteConfiguration{
 		Name:             name,
 		ValidateClusters: wrapperspb.Bool(false),
-		VirtualHosts: []*routev3.VirtualHost{{Name: "inbound|http|" + strconv.FormatUint(uint64(port), 10), Domains: []string{"*"}, Routes: []*routev3.Route{{
-			Name:      "default",
-			Match:     &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-			Decorator: &routev3.Decorator{Operation: host + "/*"},
-			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: name},
-				Timeout:          durationpb.New(0),
-				RetryPolicy:      ownRetry(),
-			}},
-		}}}},
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: "inbound|http|" + strconv.FormatUint(uint64(port), 10), Domains: []string{"*"},
+			Routes: []*routev3.Route{safe, own(name, host, ownRetry())},
+		}},
+	}
+}
+
+func own(name, host string, retry *routev3.RetryPolicy) *routev3.Route {
+	return &routev3.Route{
+		Name:      "default",
+		Match:     &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Decorator: &routev3.Decorator{Operation: host + "/*"},
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: name},
+			Timeout:          durationpb.New(0),
+			RetryPolicy:      retry,
+		}},
 	}
 }
