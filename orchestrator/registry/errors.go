@@ -82,13 +82,15 @@ func (v *verb) checkPreconditions(p *metav1.Preconditions, o metav1.Object) erro
 		return v.uidConflict(*p.UID, o.GetUID())
 	}
 	if p.ResourceVersion != nil && *p.ResourceVersion != o.GetResourceVersion() {
+		//lint:ignore ST1005 clients know this text
 		return apierrors.NewConflict(v.gr(), o.GetName(), fmt.Errorf(
-			"Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, o.GetResourceVersion())) //nolint:staticcheck // Kubernetes' text
+			"Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, o.GetResourceVersion()))
 	}
 	return nil
 }
 
 func (v *verb) uidConflict(want, is types.UID) error {
+	//lint:ignore ST1005 clients know this text
 	return apierrors.NewConflict(v.gr(), v.req.Name, fmt.Errorf(
-		"Precondition failed: UID in precondition: %v, UID in object meta: %v", want, is)) //nolint:staticcheck // Kubernetes' text
+		"Precondition failed: UID in precondition: %v, UID in object meta: %v", want, is))
 }
