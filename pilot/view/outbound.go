@@ -1,6 +1,8 @@
 package view
 
 import (
+	"slices"
+
 	"strings"
 
 	"github.com/xebec-mesh/xebec/galley/config"
@@ -211,7 +213,7 @@ func (b *builder) connections(s *model.Service, p model.Port, rules policy.Rules
 }
 
 func (b *builder) shares(s *model.Service, p model.Port) (model.Tuple[listener.Share], model.Tuple[config.Ref]) {
-	if b.s.AgentHosts.Contains(s.Host) {
+	if slices.Contains(b.s.AgentHosts.Slice(), s.Host) {
 		return model.TupleOf(listener.Share{Cluster: b.s.AgentCluster, Weight: 1}), model.TupleOf(s.Ref)
 	}
 	routes, to, from := route.TCP(b.r, b.o.Caller, s.Host, p.Number)
