@@ -14,9 +14,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,6 +64,9 @@ type Mixer struct {
 	exporters []*export.Exporter
 	api       *query.API
 	page      *dashboard.Dashboard
+
+	mu     sync.Mutex
+	closed map[string]error // what does not listen, and why
 }
 
 // New opens the stores. It starts nothing.
@@ -74,7 +80,7 @@ func New(cfg Config) (*Mixer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mixer{cfg: cfg, metrics: metrics.New(metrics.Config{}), directory: enrich.NewDirectory(cfg.Client)}
+	m := &Mixer{cfg: cfg, metrics: metrics.New(metrics.Config{}), directory: enrich.NewDirectory(cfg.Client), closed: map[string]error{}}
 	var err error
 	if m.traces, err = traces.New(traces.Config{
 		Dir: filepath.Join(cfg.Dir, "traces"), MaxAge: cfg.TraceAge, MaxBytes: cfg.TraceBytes, Log: cfg.Log,
@@ -138,16 +144,53 @@ func (m *Mixer) Run(ctx context.Context) error {
 		g.Go(func() error { return e.Run(ctx) })
 	}
 	for _, addr := range m.cfg.GRPC {
-		g.Go(func() error { return m.serveGRPC(ctx, addr) })
+		g.Go(func() error { return m.keep(ctx, "OTLP/gRPC on "+addr, func() error { return m.serveGRPC(ctx, addr) }) })
 	}
 	for _, addr := range m.cfg.HTTP {
-		g.Go(func() error { return m.serveHTTP(ctx, addr) })
+		g.Go(func() error { return m.keep(ctx, "OTLP/HTTP on "+addr, func() error { return m.serveHTTP(ctx, addr) }) })
 	}
-	g.Go(func() error { return m.page.Run(ctx) })
+	g.Go(func() error { return m.keep(ctx, "the dashboard", func() error { return m.page.Run(ctx) }) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("mixer: %w", err)
 	}
 	return nil
+}
+
+// keep serves until ctx ends. An address that somebody else has is tried again and
+// again: a cluster does not stop because nobody can watch it.
+func (m *Mixer) keep(ctx context.Context, what string, serve func() error) error {
+	told := false
+	for {
+		begun := time.Now()
+		err := serve()
+		if ctx.Err() != nil || err == nil {
+			return nil
+		}
+		if !told || time.Since(begun) > again {
+			m.cfg.Log.Error("telemetry does not listen: free the address or choose another", "what", what, "err", err)
+		}
+		told = true
+		m.setClosed(what, err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+		}
+		m.setClosed(what, nil)
+	}
+}
+
+// again is how long to wait before an address is tried again.
+const again = 5 * time.Second
+
+func (m *Mixer) setClosed(what string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		delete(m.closed, what)
+		return
+	}
+	m.closed[what] = err
 }
 
 // tend forgets what is silent.
@@ -172,7 +215,10 @@ func (m *Mixer) serveGRPC(ctx context.Context, addr string) error {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
 	m.receiver.Anybody().Register(s)
 	defer context.AfterFunc(ctx, s.Stop)()
-	return s.Serve(l)
+	if err := s.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 func (m *Mixer) serveHTTP(ctx context.Context, addr string) error {
@@ -198,6 +244,11 @@ func (m *Mixer) Health() []error {
 		if err := e.Health(); err != nil {
 			out = append(out, err)
 		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, what := range slices.Sorted(maps.Keys(m.closed)) {
+		out = append(out, fmt.Errorf("%s does not listen: %w", what, m.closed[what]))
 	}
 	return out
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/xebec-mesh/xebec/mixer/dashboard"
 	"github.com/xebec-mesh/xebec/mixer/export"
+	"github.com/xebec-mesh/xebec/mixer/graph"
 	"github.com/xebec-mesh/xebec/mixer/query"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
 	"github.com/xebec-mesh/xebec/orchestrator/client/memory"
@@ -321,6 +322,38 @@ func TestExport(t *testing.T) {
 			}
 			<-time.After(10 * time.Millisecond)
 		}
+	}
+}
+
+// TestAddressInUse: what cannot listen is in Health, and everything else works.
+func TestAddressInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m := start(t, func(c *Config) {
+		c.GRPC = []string{l.Addr().String()}
+		c.Dashboard.Listen = l.Addr().String()
+	})
+	until := time.Now().Add(10 * time.Second)
+	for len(m.Health()) < 2 {
+		if time.Now().After(until) {
+			t.Fatal(m.Health())
+		}
+		<-time.After(time.Millisecond)
+	}
+	var h struct {
+		OK       bool
+		Problems []string
+	}
+	if m.get("/telemetry/health", &h); h.OK || !strings.Contains(h.Problems[0], "OTLP/gRPC on "+l.Addr().String()) || !strings.Contains(h.Problems[1], "dashboard") {
+		t.Fatal(h)
+	}
+	m.call("frontend-0", "pictures-0", "200", 1)
+	var g graph.Graph
+	if m.get("/telemetry/graph", &g); len(g.Edges) != 1 {
+		t.Fatal(g)
 	}
 }
 

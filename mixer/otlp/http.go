@@ -16,13 +16,30 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-mesh/xebec/mixer/enrich"
 )
 
 // Handler is OTLP/HTTP for those who are known by their address.
 func (r *Receiver) Handler() http.Handler {
+	return r.handler(func(req *http.Request) *enrich.Workload {
+		ap, err := netip.ParseAddrPort(req.RemoteAddr)
+		if err != nil {
+			return nil
+		}
+		return r.cfg.Directory.ByIP(ap.Addr())
+	})
+}
+
+// Handler is OTLP/HTTP for this source.
+func (s *Source) Handler() http.Handler {
+	return s.receiver.handler(func(req *http.Request) *enrich.Workload { return s.who(req.Context()) })
+}
+
+func (r *Receiver) handler(who func(*http.Request) *enrich.Workload) http.Handler {
 	mux := http.NewServeMux()
 	for s := Traces; s <= Logs; s++ {
-		mux.HandleFunc("POST /v1/"+s.String(), func(w http.ResponseWriter, req *http.Request) { r.serve(w, req, s) })
+		mux.HandleFunc("POST /v1/"+s.String(), func(w http.ResponseWriter, req *http.Request) { r.serve(w, req, s, who(req)) })
 	}
 	return mux
 }
@@ -32,7 +49,7 @@ const (
 	jsonType = "application/json"
 )
 
-func (r *Receiver) serve(w http.ResponseWriter, req *http.Request, signal Signal) {
+func (r *Receiver) serve(w http.ResponseWriter, req *http.Request, signal Signal, who *enrich.Workload) {
 	kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type"))
 	if err != nil || kind != protobuf && kind != jsonType {
 		http.Error(w, fmt.Sprintf("Content-Type %q is not accepted: use %s or %s", req.Header.Get("Content-Type"), protobuf, jsonType), http.StatusUnsupportedMediaType)
@@ -52,11 +69,7 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request, signal Signal
 		r.fail(w, kind, fmt.Errorf("read %s: %w", signal, err))
 		return
 	}
-	var addr netip.Addr
-	if ap, err := netip.ParseAddrPort(req.RemoteAddr); err == nil {
-		addr = ap.Addr()
-	}
-	out, err := r.take(req.Context(), signal, data, r.cfg.Directory.ByIP(addr))
+	out, err := r.take(req.Context(), signal, data, who)
 	if err != nil {
 		r.fail(w, kind, err)
 		return
