@@ -160,19 +160,19 @@ func keepGiven(s, old *corev1.ServiceSpec) {
 	}
 }
 
-// keepNodePorts gives ports that do not name a node port the one that they had.
+// keepNodePorts gives ports that do not name a node port the one that they had,
+// going by their names.
 func keepNodePorts(ports, old []corev1.ServicePort) {
-	used := map[int32]bool{}
+	used, had := map[int32]bool{}, make(map[string]int32, len(old))
 	for _, p := range ports {
 		used[p.NodePort] = true
 	}
+	for _, o := range old {
+		had[o.Name] = o.NodePort
+	}
 	for i := range ports {
-		p := &ports[i]
-		for _, o := range old {
-			if p.NodePort == 0 && o.NodePort != 0 && !used[o.NodePort] && o.Port == p.Port && o.Protocol == p.Protocol {
-				p.NodePort = o.NodePort
-				used[o.NodePort] = true
-			}
+		if p := &ports[i]; p.NodePort == 0 && !used[had[p.Name]] {
+			p.NodePort = had[p.Name]
 		}
 	}
 }
@@ -216,7 +216,7 @@ func dropOtherTypes(s, old *corev1.ServiceSpec) {
 	if reachable(old) && !reachable(s) && s.ExternalTrafficPolicy == old.ExternalTrafficPolicy {
 		s.ExternalTrafficPolicy = ""
 	}
-	if s.HealthCheckNodePort == old.HealthCheckNodePort && !needsHealthCheck(s) {
+	if s.HealthCheckNodePort == old.HealthCheckNodePort && !NeedsHealthCheck(s) {
 		s.HealthCheckNodePort = 0
 	}
 	if old.Type == corev1.ServiceTypeLoadBalancer && s.Type != corev1.ServiceTypeLoadBalancer {
@@ -229,7 +229,9 @@ func dropOtherTypes(s, old *corev1.ServiceSpec) {
 	}
 }
 
-func needsHealthCheck(s *corev1.ServiceSpec) bool {
+// NeedsHealthCheck says whether a service has a port on which nodes tell whether
+// they have endpoints of it.
+func NeedsHealthCheck(s *corev1.ServiceSpec) bool {
 	return s.Type == corev1.ServiceTypeLoadBalancer && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 

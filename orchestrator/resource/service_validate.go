@@ -238,7 +238,7 @@ func validateLoadBalancer(s *corev1.ServiceSpec) field.ErrorList {
 		}
 		errs = append(errs, invalid(p, *s.LoadBalancerClass, validation.IsQualifiedName(*s.LoadBalancerClass))...)
 	}
-	if s.HealthCheckNodePort != 0 && !needsHealthCheck(s) {
+	if s.HealthCheckNodePort != 0 && !NeedsHealthCheck(s) {
 		errs = append(errs, field.Invalid(specPath.Child("healthCheckNodePort"), s.HealthCheckNodePort, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
 	}
 	return errs

@@ -219,5 +219,8 @@ func nodePorts(s *corev1.ServiceSpec) []nodePort {
 			out = append(out, nodePort{p.NodePort, p.Protocol})
 		}
 	}
+	if s.HealthCheckNodePort != 0 {
+		out = append(out, nodePort{s.HealthCheckNodePort, corev1.ProtocolTCP})
+	}
 	return out
 }

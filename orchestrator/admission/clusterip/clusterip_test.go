@@ -305,6 +305,15 @@ func TestNodePorts(t *testing.T) {
 		t.Error("a ClusterIP service has a node port")
 	}
 	s.must(fixed)
+
+	local := service("c", typ(corev1.ServiceTypeLoadBalancer), func(s *corev1.ServiceSpec) { s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal })
+	c := s.must(local)
+	if c.Spec.HealthCheckNodePort == 0 || c.Spec.HealthCheckNodePort == c.Spec.Ports[0].NodePort {
+		t.Errorf("health check port %d", c.Spec.HealthCheckNodePort)
+	}
+	if again := s.must(local); again.Spec.HealthCheckNodePort != c.Spec.HealthCheckNodePort || again.Spec.Ports[0].NodePort != c.Spec.Ports[0].NodePort {
+		t.Error("an update changed the node ports")
+	}
 }
 
 // Whatever happens at once, no two stored services share an address, and none is lost.

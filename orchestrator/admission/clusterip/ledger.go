@@ -16,6 +16,7 @@ type holding struct {
 	uid     types.UID // "" while the write is under way
 	pending any       // the write, nil when stored
 	before  *holding  // what a pending holding takes over if it succeeds
+	gone    types.UID // a service that was seen to give it back while this was pending
 }
 
 func newLedger[K comparable]() ledger[K] { return ledger[K]{held: map[K]holding{}} }
@@ -47,6 +48,9 @@ func (l *ledger[K]) settle(k K, write any, uid types.UID, stored bool) {
 	h, taken := l.held[k]
 	switch {
 	case !taken || h.pending != write:
+	case stored && h.gone == uid && uid != "":
+		// The watch was quicker than the write: it is over already.
+		delete(l.held, k)
 	case stored:
 		l.held[k] = holding{key: h.key, uid: uid}
 	case h.before != nil:
@@ -79,11 +83,13 @@ func (l *ledger[K]) release(k K, key types.NamespacedName, uid types.UID) {
 	switch {
 	case !taken || h.key != key:
 	case h.pending != nil:
-		// Whoever takes over does so from nobody now.
+		// Either whoever takes over does so from nobody now, or what is being
+		// written is gone before its writer says that it is there.
+		h.gone = uid
 		if h.before != nil && h.before.uid == uid {
 			h.before = nil
-			l.held[k] = h
 		}
+		l.held[k] = h
 	case h.uid == uid || h.uid == "":
 		delete(l.held, k)
 	}

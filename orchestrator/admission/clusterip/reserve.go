@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-mesh/xebec/orchestrator/admission"
+	"github.com/xebec-mesh/xebec/orchestrator/resource"
 )
 
 // reservation is what one write holds. Its methods but settle are called with
@@ -105,9 +107,25 @@ func (r *reservation) nodePorts(s *corev1.ServiceSpec) field.ErrorList {
 			}
 		case wanted:
 			if p.NodePort = r.sharedPort(s, i); p.NodePort == 0 {
-				return field.ErrorList{field.InternalError(path, fmt.Errorf("failed to allocate a nodePort: all are in use"))}
+				return field.ErrorList{field.InternalError(path, errNoPort)}
 			}
 		}
+	}
+	return r.healthCheckPort(s)
+}
+
+var errNoPort = errors.New("failed to allocate a nodePort: all are in use")
+
+func (r *reservation) healthCheckPort(s *corev1.ServiceSpec) field.ErrorList {
+	path := specPath.Child("healthCheckNodePort")
+	switch {
+	case !resource.NeedsHealthCheck(s):
+		return nil
+	case s.HealthCheckNodePort != 0:
+		return r.givenPort(nodePort{s.HealthCheckNodePort, corev1.ProtocolTCP}, path)
+	}
+	if s.HealthCheckNodePort = r.anyPort(corev1.ProtocolTCP); s.HealthCheckNodePort == 0 {
+		return field.ErrorList{field.InternalError(path, errNoPort)}
 	}
 	return nil
 }
@@ -133,11 +151,16 @@ func (r *reservation) sharedPort(s *corev1.ServiceSpec, i int) int32 {
 			return o.NodePort
 		}
 	}
+	return r.anyPort(p.Protocol)
+}
+
+// anyPort takes a free node port, or gives 0.
+func (r *reservation) anyPort(protocol corev1.Protocol) int32 {
 	count := r.a.cfg.MaxNodePort - r.a.cfg.MinNodePort + 1
 	for range count {
 		n := r.a.cfg.MinNodePort + r.a.nextPort
 		r.a.nextPort = (r.a.nextPort + 1) % count
-		if r.takePort(nodePort{n, p.Protocol}) {
+		if r.takePort(nodePort{n, protocol}) {
 			return n
 		}
 	}
