@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -143,12 +144,16 @@ func BenchmarkFanOut(b *testing.B) {
 				})
 			}
 			b.ResetTimer()
-			for i := range b.N {
-				patch := fmt.Sprintf(`{"data":{"n":"%d"}}`, i)
-				if _, err := c.CoreV1().ConfigMaps("default").Patch(context.Background(), "cm-0", "application/merge-patch+json", []byte(patch), metav1.PatchOptions{}); err != nil {
-					b.Fatal(err)
+			var n atomic.Int64
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					patch := fmt.Sprintf(`{"data":{"n":"%d"}}`, n.Add(1))
+					if _, err := c.CoreV1().ConfigMaps("default").Patch(context.Background(), "cm-0", "application/merge-patch+json", []byte(patch), metav1.PatchOptions{}); err != nil {
+						b.Error(err)
+					}
 				}
-			}
+			})
 			wg.Wait()
 			b.ReportMetric(float64(b.N*watchers)/b.Elapsed().Seconds(), "events/s")
 		})

@@ -4,12 +4,14 @@ import (
 	"context"
 	"net/http"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/xebec-mesh/xebec/orchestrator/admission"
 	"github.com/xebec-mesh/xebec/orchestrator/auth"
 )
 
@@ -141,9 +143,20 @@ func (c *call) token() {
 		if req.Namespace != "" && req.Namespace != c.req.Namespace {
 			return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 		}
+		if err := c.mayHaveToken(ctx, req); err != nil {
+			return nil, err
+		}
 		if opts, err := createOptions(c.query); err != nil || dryRun(opts.DryRun) {
 			return req, err
 		}
 		return c.s.cfg.Tokens.Issue(ctx, c.req.Namespace, c.req.Name, req)
+	})
+}
+
+// mayHaveToken holds a node to tokens of its own pods.
+func (c *call) mayHaveToken(ctx context.Context, req *authenticationv1.TokenRequest) error {
+	return auth.NodeRestriction{}.Validate(ctx, &admission.Attributes{
+		Operation: admissionv1.Create, Kind: c.kind, Subresource: "token",
+		Namespace: c.req.Namespace, Name: c.req.Name, Object: req, User: c.user,
 	})
 }
