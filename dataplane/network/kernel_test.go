@@ -35,6 +35,13 @@ func newWorld(t testing.TB) *world {
 	kerneltest.Root(t)
 	w := &world{t: t, node: kerneltest.NewNetNS(t), outside: kerneltest.NewNetNS(t)}
 	w.join()
+	node := &Network{node: w.node.Handle}
+	err := node.inNode(func() error { // a new namespace has it from the machine's
+		return errors.Join(writeFile("/proc/sys/net/ipv4/ip_forward", "0"), writeFile("/proc/sys/net/ipv6/conf/all/forwarding", "0"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.cfg = Config{
 		State: t.TempDir(), Pins: kerneltest.Pins(t), Node: w.node.Path, Masquerade: true, Log: slog.New(slog.DiscardHandler),
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:10:244::/64")},

@@ -11,19 +11,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // A lease is one attachment's claim on an index in the pod ranges. The same index
-// counts in each family. On disk:
+// counts in each family. On disk it is one file with two names:
 //
-//	leases/<id>@<interface>   JSON of the lease
-//	addresses/<index>         the name of the lease
-//	last                      the index given last: the next search begins after it
+//	addresses/<index>         made first, exclusively: the claim
+//	leases/<id>@<interface>   a link to it
 //
-// Every change is made under a lock on the directory, by any process. An address
-// is claimed before its lease is written and freed after it is gone, so a crash
-// in between leaves an address without a lease, which sweep frees.
+// Every change is made under a lock on the directory, by any process. A crash
+// between the two names leaves an address without a lease, which sweep frees.
 type lease struct {
 	ID     string `json:"id"`
 	IfName string `json:"ifName"`
@@ -39,6 +39,9 @@ func leaseName(id, ifName string) string { return url.PathEscape(id) + "@" + url
 type leases struct {
 	dir         string
 	first, last int
+
+	mu   sync.Mutex
+	next int // where the search for a free index begins: an address is not used again soon
 }
 
 // capacity is the highest index that every range has: the network, the gateway
@@ -81,8 +84,10 @@ func (l *leases) open() error {
 	return l.locked(l.sweep)
 }
 
-// locked calls f while no other process changes leases.
+// locked calls f while nobody else, in this process or another, changes leases.
 func (l *leases) locked(f func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	lock, err := os.OpenFile(filepath.Join(l.dir, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock leases: %w", err)
@@ -97,22 +102,19 @@ func (l *leases) locked(f func() error) error {
 // acquire returns the attachment's lease, a new one if it has none.
 func (l *leases) acquire(id, ifName, netns string) (le lease, isNew bool, err error) {
 	err = l.locked(func() error {
-		if le, err = l.get(id, ifName); err == nil {
+		le, err = l.get(id, ifName)
+		switch {
+		case err == nil && le.NetNS == netns:
+			return nil
+		case err == nil:
 			le.NetNS = netns
-			return l.put(le)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+			return l.write(le, os.O_TRUNC)
+		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
 		isNew = true
-		le = lease{ID: id, IfName: ifName, NetNS: netns}
-		if le.Index, err = l.claim(le.name()); err != nil {
-			return err
-		}
-		if err := l.put(le); err != nil {
-			return errors.Join(err, os.Remove(l.address(le.Index)))
-		}
-		return nil
+		le, err = l.claim(lease{ID: id, IfName: ifName, NetNS: netns})
+		return err
 	})
 	return le, isNew, err
 }
@@ -123,28 +125,39 @@ func (l *leases) address(index int) string {
 
 func (l *leases) path(name string) string { return filepath.Join(l.dir, "leases", name) }
 
-// claim takes the first free index after the one given last, so that an address
-// is not used again soon.
-func (l *leases) claim(name string) (int, error) {
-	data, _ := os.ReadFile(filepath.Join(l.dir, "last"))
-	last, _ := strconv.Atoi(string(data))
+// claim takes the first free index after the one given last.
+func (l *leases) claim(le lease) (lease, error) {
 	count := l.last - l.first + 1
 	for i := range count {
-		index := l.first + (max(last+1, l.first)-l.first+i)%count
-		f, err := os.OpenFile(l.address(index), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		le.Index = l.first + (max(l.next, l.first)-l.first+i)%count
+		err := l.write(le, os.O_CREATE|os.O_EXCL)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
+		if err == nil {
+			err = os.Link(l.address(le.Index), l.path(le.name()))
+		}
 		if err != nil {
-			return 0, fmt.Errorf("claim address: %w", err)
+			return le, fmt.Errorf("claim address: %w", errors.Join(err, os.Remove(l.address(le.Index))))
 		}
-		_, err = f.WriteString(name)
-		if err := errors.Join(err, f.Close(), os.WriteFile(filepath.Join(l.dir, "last"), []byte(strconv.Itoa(index)), 0o644)); err != nil {
-			return 0, fmt.Errorf("claim address: %w", err)
-		}
-		return index, nil
+		l.next = le.Index + 1
+		return le, nil
 	}
-	return 0, fmt.Errorf("claim address: all %d of this node's pod range are in use", count)
+	return le, fmt.Errorf("claim address: all %d of this node's pod range are in use", count)
+}
+
+// write writes the file of a lease, which has its index for a name.
+func (l *leases) write(le lease, flag int) error {
+	data, err := json.Marshal(le)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(l.address(le.Index), os.O_WRONLY|flag, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 func (l *leases) get(id, ifName string) (lease, error) {
@@ -157,21 +170,6 @@ func (l *leases) get(id, ifName string) (lease, error) {
 		return le, fmt.Errorf("read lease of %s: %w", id, err)
 	}
 	return le, nil
-}
-
-func (l *leases) put(le lease) error {
-	data, err := json.Marshal(le)
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(l.dir, "new")
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return fmt.Errorf("write lease: %w", err)
-	}
-	if err := os.Rename(tmp, l.path(le.name())); err != nil {
-		return fmt.Errorf("write lease: %w", err)
-	}
-	return nil
 }
 
 // release frees an attachment's address; one without a lease is fine.
@@ -222,7 +220,7 @@ func (l *leases) list() ([]lease, error) {
 	return out, nil
 }
 
-// sweep frees addresses that belong to no lease.
+// sweep frees addresses that belong to no lease, and finds where to go on.
 func (l *leases) sweep() error {
 	all, err := l.list()
 	if err != nil {
@@ -236,8 +234,14 @@ func (l *leases) sweep() error {
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
+	var newest time.Time
 	for _, a := range addresses {
 		if _, ok := used[a.Name()]; ok {
+			if info, err := a.Info(); err == nil && info.ModTime().After(newest) {
+				newest = info.ModTime()
+				l.next, _ = strconv.Atoi(a.Name())
+				l.next++
+			}
 			continue
 		}
 		if err := os.Remove(filepath.Join(l.dir, "addresses", a.Name())); err != nil {
