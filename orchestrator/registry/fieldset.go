@@ -474,11 +474,16 @@ func marshalsNull(s some) bool {
 	return err == nil && string(data) == "null"
 }
 
-// sets remembers what the field sets in managedFields mean: many objects have
-// the same ones, byte by byte.
+// sets remembers what the field sets in managedFields mean, and keeps one copy of
+// their text: many objects have the same ones, byte by byte.
 type sets struct {
 	mu sync.Mutex
-	m  map[string]*fieldpath.Set
+	m  map[string]fieldText
+}
+
+type fieldText struct {
+	raw []byte
+	set *fieldpath.Set
 }
 
 const setsMost = 2048
@@ -486,16 +491,34 @@ const setsMost = 2048
 func (s *sets) read(raw []byte) (*fieldpath.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if set := s.m[string(raw)]; set != nil {
-		return set, nil
+	if t, ok := s.m[string(raw)]; ok {
+		return t.set, nil
 	}
 	set := &fieldpath.Set{}
 	if err := set.FromJSON(bytes.NewReader(raw)); err != nil {
 		return nil, err
 	}
-	if len(s.m) >= setsMost || s.m == nil {
-		s.m = make(map[string]*fieldpath.Set)
-	}
-	s.m[string(raw)] = set
+	s.keep(raw, set)
 	return set, nil
+}
+
+func (s *sets) write(set *fieldpath.Set) ([]byte, error) {
+	raw, err := set.ToJSON()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.m[string(raw)]; ok {
+		return t.raw, nil
+	}
+	s.keep(raw, set)
+	return raw, nil
+}
+
+func (s *sets) keep(raw []byte, set *fieldpath.Set) {
+	if len(s.m) >= setsMost || s.m == nil {
+		s.m = make(map[string]fieldText)
+	}
+	s.m[string(raw)] = fieldText{raw, set}
 }

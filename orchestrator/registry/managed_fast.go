@@ -139,7 +139,7 @@ func (t *tracker) merge(entries []metav1.ManagedFieldsEntry, d *difference, mana
 			continue
 		}
 		if left != set {
-			if err := setFields(&e, left); err != nil {
+			if err := t.setFields(&e, left); err != nil {
 				return nil, errRare
 			}
 		}
@@ -150,7 +150,7 @@ func (t *tracker) merge(entries []metav1.ManagedFieldsEntry, d *difference, mana
 			Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, Subresource: t.subresource,
 			APIVersion: t.kind.GroupVersion().String(), Time: &now, FieldsType: "FieldsV1",
 		}
-		if err := setFields(&e, mine); err != nil {
+		if err := t.setFields(&e, mine); err != nil {
 			return nil, errRare
 		}
 		out = append(out, e)
@@ -159,8 +159,8 @@ func (t *tracker) merge(entries []metav1.ManagedFieldsEntry, d *difference, mana
 	return out, nil
 }
 
-func setFields(e *metav1.ManagedFieldsEntry, set *fieldpath.Set) error {
-	raw, err := set.ToJSON()
+func (t *tracker) setFields(e *metav1.ManagedFieldsEntry, set *fieldpath.Set) error {
+	raw, err := t.sets.write(set)
 	e.FieldsV1 = &metav1.FieldsV1{Raw: raw}
 	return err
 }

@@ -73,7 +73,7 @@ func (e *Etcd) memberConfig() (*embed.Config, error) {
 	}
 	if e.cfg.Member == nil {
 		// Nobody else votes: an election costs one timeout of waiting and nothing more.
-		cfg.TickMs, cfg.ElectionMs = 10, 50
+		cfg.TickMs, cfg.ElectionMs = 20, 100
 		cfg.SnapshotCatchUpEntries = 10
 		cfg.ListenPeerUrls = nil
 		return cfg, nil
@@ -197,6 +197,10 @@ func (e *Etcd) relieve(ctx context.Context) error {
 		return e.kind("list alarms", "", err)
 	}
 	b := e.member.Server.Backend()
+	// What a compaction has freed counts only after the commits that follow it, and
+	// without writes there are none.
+	b.ForceCommit()
+	b.ForceCommit()
 	if b.SizeInUse() > e.cfg.Quota*9/10 {
 		e.cfg.Log.Error("the database is full: delete objects or raise the quota", "used", b.SizeInUse(), "quota", e.cfg.Quota)
 		return nil
