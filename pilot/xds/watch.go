@@ -114,7 +114,7 @@ func (w *watch) next(t *target) *batch {
 	}
 	if w.known != nil {
 		for name := range w.known {
-			if !in(t, w.kind, name) {
+			if w.kind != endpoints && !in(t, w.kind, name) {
 				b.removed = append(b.removed, name)
 			}
 		}
@@ -147,6 +147,9 @@ func (w *watch) step(b *batch, t *target, i int, done map[string]bool) {
 		b.shared = append(b.shared, d.encoded())
 	} else {
 		b.own = append(b.own, some...)
+	}
+	if w.kind == endpoints {
+		return // they end with their cluster, which goes when nothing refers to it
 	}
 	for _, name := range d.removed {
 		if w.wants(name) && !in(t, w.kind, name) {
