@@ -126,10 +126,35 @@ func sameField(a, b client.Object, name string) bool {
 	if !fa.IsValid() || !fb.IsValid() {
 		return fa.IsValid() == fb.IsValid()
 	}
+	if opaque(a) {
+		return sameJSON(fa.Interface(), fb.Interface())
+	}
 	return equality.Semantic.DeepEqual(fa.Interface(), fb.Interface())
 }
 
-func equal(a, b client.Object) bool { return equality.Semantic.DeepEqual(a, b) }
+func equal(a, b client.Object) bool {
+	if opaque(a) {
+		return sameJSON(a, b)
+	}
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+// opaque says whether an object is made of protobuf messages, whose hidden fields
+// cannot be compared.
+func opaque(o client.Object) bool {
+	return strings.HasPrefix(reflect.TypeOf(o).Elem().PkgPath(), "istio.io/")
+}
+
+func sameJSON(a, b any) bool {
+	var x, y any
+	for _, side := range []struct{ from, to any }{{a, &x}, {b, &y}} {
+		data, err := json.Marshal(side.from)
+		if err != nil || json.Unmarshal(data, side.to) != nil {
+			return false
+		}
+	}
+	return reflect.DeepEqual(x, y)
+}
 
 func checkPreconditions(r client.Resource, o client.Object, p *metav1.Preconditions) error {
 	if p == nil {
