@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,4 +126,54 @@ func mustCurrent(t *testing.T, s *store.Etcd) int64 {
 	rev, err := s.Current(t.Context())
 	check(t, err)
 	return rev
+}
+
+// TestMembers runs three members: what one has acknowledged, the others know of,
+// and two go on without the third.
+func TestMembers(t *testing.T) {
+	peers := map[string]string{}
+	for i := range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		peers[fmt.Sprintf("m%d", i)] = "http://" + l.Addr().String()
+		check(t, l.Close())
+	}
+	members := make([]*store.Etcd, 3)
+	var wg sync.WaitGroup
+	for i := range members {
+		name := fmt.Sprintf("m%d", i)
+		dir := t.TempDir()
+		s, err := store.NewEtcd(store.Config{Dir: dir, Log: discard, Member: &store.Member{Name: name, PeerURL: peers[name], Peers: peers}})
+		check(t, err)
+		members[i] = s
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { _ = s.Run(ctx); close(done) }()
+		stop := sync.OnceFunc(func() { cancel(); <-done })
+		stops[s] = stop
+		wg.Go(func() { <-s.Ready() })
+		t.Cleanup(stop)
+	}
+	wg.Wait()
+	ctx := t.Context()
+	rev, err := members[0].Create(ctx, "/registry/a", []byte("1"))
+	check(t, err)
+	if now := mustCurrent(t, members[1]); now < rev {
+		t.Fatalf("the second member is at %d, the first has acknowledged %d", now, rev)
+	}
+	if b := <-members[2].Watch(ctx, "/registry/", rev-1).C; len(b.Events) != 1 || b.Events[0].Revision != rev {
+		t.Fatalf("the third member's watch has %+v", b)
+	}
+	stops[members[2]]()
+	_, err = members[0].Update(ctx, "/registry/a", []byte("2"), rev)
+	for errors.Is(err, store.ErrUnavailable) { // an election, if the third led
+		_, err = members[0].Update(ctx, "/registry/a", []byte("2"), rev)
+	}
+	var moved *store.ConflictError
+	if !errors.As(err, &moved) { // an attempt that seemed to fail may have succeeded
+		check(t, err)
+	}
+	if e, err := members[1].Get(ctx, "/registry/a"); err != nil || string(e.Value) != "2" {
+		t.Fatalf("the second member reads %+v, %v", e, err)
+	}
 }
