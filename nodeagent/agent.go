@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -69,6 +70,7 @@ type Config struct {
 
 	Interceptor Interceptor                                      // nil: pods cannot be meshed
 	Services    func(reg grpc.ServiceRegistrar, pod *corev1.Pod) // on each meshed pod's socket
+	HTTP        func(pod *corev1.Pod) http.Handler               // the same for HTTP/1; may be nil
 	Bootstrap   func(pod *corev1.Pod) ([]byte, error)            // of its sidecar
 
 	Listen  string      // of the HTTPS server; default :10250
@@ -206,6 +208,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return p.services.Run(ctx) })
 	g.Go(func() error { return p.volumes.Run(ctx, p.pods.Poke) })
 	g.Go(func() error { return p.collector.Run(ctx) })
+	g.Go(func() error { return p.shims.Run(ctx, p.pods.Shims()) })
 	if p.sockets != nil {
 		g.Go(func() error { return p.sockets.Run(ctx) })
 	}

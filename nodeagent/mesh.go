@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/xebec-mesh/xebec/dataplane/intercept"
+	"github.com/xebec-mesh/xebec/nodeagent/network"
 	"github.com/xebec-mesh/xebec/nodeagent/socket"
 )
 
@@ -108,6 +112,38 @@ func (m *mesh) Adopt(_ context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	return m.sockets.Serve(pod)
+}
+
+// drain tells Envoy's callers to go elsewhere after their next response; its
+// listeners stay open (pilot/inject, DrainPath).
+const drain = "http://127.0.0.1:15000/drain_listeners?inboundonly&graceful&skip_exit"
+
+// Drain posts to the sidecar's admin address, which only the pod can reach.
+func (m *mesh) Drain(ctx context.Context, pod *corev1.Pod, netns string) error {
+	if ok, err := m.meshed(pod); !ok {
+		return err
+	}
+	admin := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return network.Within(netns, func() (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", address)
+			})
+		},
+	}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, drain, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := admin.Do(r)
+	if err != nil {
+		return fmt.Errorf("drain the sidecar: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("drain the sidecar: %s", answer.Status)
+	}
+	return nil
 }
 
 func (m *mesh) Remove(_ context.Context, pod *corev1.Pod) error {

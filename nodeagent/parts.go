@@ -23,6 +23,7 @@ import (
 	"github.com/xebec-mesh/xebec/nodeagent/pod"
 	"github.com/xebec-mesh/xebec/nodeagent/probe"
 	"github.com/xebec-mesh/xebec/nodeagent/service"
+	"github.com/xebec-mesh/xebec/nodeagent/shim"
 	"github.com/xebec-mesh/xebec/nodeagent/socket"
 	"github.com/xebec-mesh/xebec/nodeagent/status"
 	"github.com/xebec-mesh/xebec/nodeagent/volume"
@@ -43,6 +44,7 @@ type parts struct {
 	node      *node.Node
 	server    *exec.Server
 	collector *image.Collector
+	shims     *shim.Pool
 	oci       container.Host
 }
 
@@ -83,6 +85,16 @@ func (a *Agent) makeContainers(ctx context.Context, p *parts) error {
 	p.runtime, err = container.NewRuntime(container.Config{
 		Client: c, Namespace: containerd.Namespace, Owner: a.cfg.StateDir, Snapshotter: snapshotter,
 		Shim: a.daemon.Shim(), Runc: a.daemon.Runc(), ShimCgroup: filepath.Join(a.cfg.Cgroup, "shims"), RuncRoot: a.runPath("runc"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.runtime.Open(ctx); err != nil {
+		return err
+	}
+	p.shims, err = shim.New(shim.Config{
+		Program: a.daemon.Shim(), Dir: a.runPath("shims"), Namespace: containerd.Namespace, Containerd: a.daemon.Socket(),
+		Cgroup: filepath.Join(a.cfg.Cgroup, "shims"), Log: a.cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -130,7 +142,7 @@ func (a *Agent) makeServices(_ context.Context, p *parts) (err error) {
 func (a *Agent) makeMesh(_ context.Context, p *parts) (err error) {
 	if a.cfg.Interceptor != nil {
 		p.sockets, err = socket.New(socket.Config{
-			Dir: a.path("mesh"), Services: a.cfg.Services, Bootstrap: a.cfg.Bootstrap, Log: a.cfg.Log,
+			Dir: a.path("mesh"), Services: a.cfg.Services, HTTP: a.cfg.HTTP, Bootstrap: a.cfg.Bootstrap, Log: a.cfg.Log,
 		})
 		if err != nil {
 			return err
@@ -166,7 +178,7 @@ func (a *Agent) makePods(ctx context.Context, p *parts) (err error) {
 	}
 	p.pods, err = pod.New(pod.Config{
 		Client: a.cfg.Client, Node: a.cfg.Node, Runtime: p.runtime, Images: a.images, Network: p.network, Volumes: p.volumes,
-		Probes: probes, Status: p.status, Events: p.events,
+		Probes: probes, Status: p.status, Events: p.events, Shims: p.shims,
 		Mesh:     &mesh{sockets: p.sockets, interceptor: a.cfg.Interceptor, retain: a.cfg.Retain},
 		StateDir: a.path("pods"), RunDir: a.runPath("pods"), LogDir: a.path("logs"), Cgroup: a.cfg.Cgroup,
 		Host: func() pod.Host { return a.host(p) },

@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
@@ -33,7 +34,8 @@ func main() {
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
 		InitFn:   newTasks,
 	})
-	shim.RunShim(context.Background(), starter{manager.NewShimManager("io.xebec.runc.v2")})
+	quiet := func(c *shim.Config) { c.NoSetupLogger = os.Getenv("XEBEC_SHIM_SOCKET") != "" }
+	shim.RunShim(context.Background(), starter{manager.NewShimManager("io.xebec.runc.v2")}, quiet)
 }
 
 func newTasks(ic *plugin.InitContext) (any, error) {
@@ -49,5 +51,10 @@ func newTasks(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tasks{TTRPCTaskService: inner, outputs: map[string]*output{}}, nil
+	t := &tasks{TTRPCTaskService: inner, outputs: map[string]*output{}, held: map[string][]*os.File{}, down: down.(shutdown.Service)}
+	if sock := os.Getenv("XEBEC_SHIM_SOCKET"); sock != "" {
+		t.pooled = true
+		t.down.RegisterCallback(func(context.Context) error { _ = os.Remove(sock); return nil })
+	}
+	return t, nil
 }

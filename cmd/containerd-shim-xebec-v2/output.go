@@ -33,6 +33,9 @@ type output struct {
 	copies    sync.WaitGroup
 	drained   chan struct{} // closed when the streams have ended
 
+	exit, name string // where to record the exit, and whose it is
+	attempt    int
+
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
@@ -47,6 +50,8 @@ func newOutput(u *url.URL, bundle string, terminal bool) (_ *output, err error) 
 	size, _ := strconv.ParseInt(q.Get("max-size"), 10, 64)
 	files, _ := strconv.Atoi(q.Get("max-files"))
 	o := &output{conns: map[net.Conn]struct{}{}, drained: make(chan struct{}), stdinOnce: q.Get("stdin") == "once"}
+	o.exit, o.name = q.Get("exit"), q.Get("name")
+	o.attempt, _ = strconv.Atoi(q.Get("attempt"))
 	defer func() {
 		if err != nil {
 			o.abandon()

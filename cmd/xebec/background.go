@@ -98,6 +98,9 @@ func (s *settings) lock() (*os.File, error) {
 	if err := os.MkdirAll(s.State, 0o711); err != nil {
 		return nil, fmt.Errorf("create state folder: %w", err)
 	}
+	if err := os.MkdirAll(s.run(), 0o711); err != nil {
+		return nil, fmt.Errorf("create folder of sockets: %w", err)
+	}
 	f, err := os.OpenFile(s.pidFile(), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.pidFile(), err)

@@ -312,7 +312,7 @@ func (c *cluster) startControllers(ctx context.Context, g *errgroup.Group) error
 	}
 	run(ctx, g, "role aggregation", roles.Run)
 	set, err := controllers.New(controllers.Config{
-		Client: k.client, Discovery: served{k.registry}, Identity: c.s.Node, CA: k.pki.CAPEM,
+		Client: k.client, Discovery: served{k.registry}, Identity: c.s.Node, CA: k.pki.CAPEM, Tokens: k.tokens,
 		PodRanges: nodeRanges(c.s.pods), APIService: c.s.kubernetesIP,
 		APIServers: []netip.AddrPort{netip.AddrPortFrom(c.s.apiAddress, uint16(c.s.APIPort))},
 		Log:        c.part("controllers"),

@@ -27,6 +27,7 @@ import (
 	"github.com/xebec-mesh/xebec/mixer"
 	"github.com/xebec-mesh/xebec/mixer/dashboard"
 	"github.com/xebec-mesh/xebec/mixer/export"
+	"github.com/xebec-mesh/xebec/orchestrator/bootstrap"
 	"github.com/xebec-mesh/xebec/pilot/inject"
 	"github.com/xebec-mesh/xebec/pilot/model"
 	pilotregistry "github.com/xebec-mesh/xebec/pilot/registry"
@@ -149,6 +150,7 @@ func (c *cluster) dashboardToken() (string, error) {
 func (c *cluster) startRouting(ctx context.Context, g *errgroup.Group) error {
 	ms := model.NewSettings()
 	ms.TrustDomain, ms.ClusterDomain, ms.Sampling = c.s.TrustDomain, c.s.ClusterDomain, c.s.TraceSampling
+	ms.AgentHosts = model.TupleOf("otel." + bootstrap.SystemNamespace + ".svc." + c.s.ClusterDomain)
 	conditions, err := status.New(status.Config{Client: c.control.client, World: c.mesh.world, Log: c.part("status")})
 	if err != nil {
 		return err
@@ -181,6 +183,11 @@ func (c *cluster) podServices(reg grpc.ServiceRegistrar, pod *corev1.Pod) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(reg, c.mesh.xds.For(pod))
 	c.mesh.identity.For(pod.Namespace, pod.Spec.ServiceAccountName).Register(reg)
 	c.mesh.mixer.Receiver().For(pod).Register(reg)
+}
+
+// podHTTP is the same for what speaks HTTP/1.
+func (c *cluster) podHTTP(pod *corev1.Pod) http.Handler {
+	return c.mesh.mixer.Receiver().For(pod).Handler()
 }
 
 // serveTelemetry answers the query API.

@@ -90,7 +90,7 @@ func (c *cluster) agentConfig(ctx context.Context, g *errgroup.Group) (nodeagent
 		},
 		Retain:   c.retain,
 		Balancer: c.node.services, Resolver: &c.node.resolver, DNS: dnsIPs, Domain: c.s.ClusterDomain,
-		Interceptor: c.node.meshed, Services: c.podServices, Bootstrap: c.sidecarBootstrap,
+		Interceptor: c.node.meshed, Services: c.podServices, HTTP: c.podHTTP, Bootstrap: c.sidecarBootstrap,
 		Listen: fmt.Sprintf(":%d", c.s.AgentPort),
 		TLS: &tls.Config{
 			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{serving},

@@ -178,8 +178,22 @@ func (a *actor) save() {
 func (a *actor) end(t *Termination) {
 	if a.o.End == nil {
 		a.cancel() // pulls and creations under way
+		a.drain()
 	}
 	a.o.End = t
+}
+
+// drain sends callers elsewhere; the containers are stopped meanwhile.
+func (a *actor) drain() {
+	if a.m.cfg.Mesh == nil || a.o.Sandbox.Stage != Made {
+		return
+	}
+	pod, netns := a.pod, a.home.spaces().Net()
+	go func() {
+		if err := a.m.cfg.Mesh.Drain(a.ctx, pod, netns); err != nil && a.ctx.Err() == nil {
+			a.log.Info("sidecar not drained", "err", err)
+		}
+	}()
 }
 
 func (a *actor) perform(act Action) {

@@ -22,6 +22,7 @@ import (
 	"github.com/xebec-mesh/xebec/nodeagent/image"
 	"github.com/xebec-mesh/xebec/nodeagent/network"
 	"github.com/xebec-mesh/xebec/nodeagent/probe"
+	"github.com/xebec-mesh/xebec/nodeagent/shim"
 	"github.com/xebec-mesh/xebec/nodeagent/volume"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
 )
@@ -37,7 +38,8 @@ type Config struct {
 	Probes  *probe.Prober
 	Status  StatusWriter
 	Events  Recorder
-	Mesh    Mesh // nil: no pod is meshed
+	Mesh    Mesh  // nil: no pod is meshed
+	Shims   Shims // nil: containerd starts them
 
 	StateDir string // of pods: <StateDir>/<uid>
 	RunDir   string // of what a reboot ends: namespaces, sockets
@@ -74,6 +76,11 @@ type Recorder interface {
 	EventFor(regarding corev1.ObjectReference, related *corev1.ObjectReference, kind, reason, action, format string, args ...any)
 }
 
+// Shims has shims ready for pods.
+type Shims interface {
+	Take(ctx context.Context) (*shim.Shim, error)
+}
+
 // Mesh puts a sidecar's interception around a pod.
 type Mesh interface {
 	// Prepare is called when the network namespace has its addresses and before
@@ -86,6 +93,10 @@ type Mesh interface {
 
 	// Adopt is called for a pod that was found running.
 	Adopt(ctx context.Context, pod *corev1.Pod) error
+
+	// Drain is called when the pod's termination begins: whoever calls it is to go
+	// elsewhere, while its application still answers.
+	Drain(ctx context.Context, pod *corev1.Pod, netns string) error
 
 	// Remove is called when the pod's last container has ended.
 	Remove(ctx context.Context, pod *corev1.Pod) error

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -37,6 +38,9 @@ type Config struct {
 	// Services registers what a pod may use, bound to that pod.
 	Services func(reg grpc.ServiceRegistrar, pod *corev1.Pod)
 
+	// HTTP answers what comes over the same socket as HTTP/1; nil: nothing does.
+	HTTP func(pod *corev1.Pod) http.Handler
+
 	// Bootstrap is the sidecar's bootstrap configuration. The pod has its addresses.
 	Bootstrap func(pod *corev1.Pod) ([]byte, error)
 
@@ -47,7 +51,7 @@ type Config struct {
 type Sockets struct {
 	cfg Config
 	mu  sync.Mutex
-	by  map[types.UID]*grpc.Server
+	by  map[types.UID]*server
 }
 
 // New checks the configuration.
@@ -58,7 +62,7 @@ func New(cfg Config) (*Sockets, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sockets{cfg: cfg, by: map[types.UID]*grpc.Server{}}, nil
+	return &Sockets{cfg: cfg, by: map[types.UID]*server{}}, nil
 }
 
 // Dir is where a pod's socket is.
@@ -96,14 +100,13 @@ func (s *Sockets) Serve(pod *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("open socket of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	srv := grpc.NewServer(grpc.MaxConcurrentStreams(1000))
-	s.cfg.Services(srv, pod)
+	srv := &server{grpc: grpc.NewServer(grpc.MaxConcurrentStreams(1000))}
+	s.cfg.Services(srv.grpc, pod)
+	if s.cfg.HTTP != nil {
+		srv.http = &http.Server{Handler: s.cfg.HTTP(pod), ReadHeaderTimeout: greeting}
+	}
 	s.by[pod.UID] = srv
-	go func() {
-		if err := srv.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			s.cfg.Log.Error("serve pod socket", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-		}
-	}()
+	go srv.serve(l, s.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name))
 	return nil
 }
 
@@ -148,7 +151,7 @@ func (s *Sockets) Close(uid types.UID) error {
 	delete(s.by, uid)
 	s.mu.Unlock()
 	if srv != nil {
-		srv.Stop()
+		srv.stop()
 	}
 	if err := os.RemoveAll(s.Dir(uid)); err != nil {
 		return fmt.Errorf("remove socket of pod %s: %w", uid, err)
@@ -162,7 +165,7 @@ func (s *Sockets) Run(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for uid, srv := range s.by {
-		srv.Stop()
+		srv.stop()
 		delete(s.by, uid)
 	}
 	return nil

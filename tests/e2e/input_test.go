@@ -41,7 +41,7 @@ func TestBadInput(t *testing.T) {
 			[]string{"ConfigMap", "1048576"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out := kubectlFails(t, "apply", "--server-side", "-f", write("x.yaml", c.text))
+			out := kubectlFails(t, "create", "--validate=strict", "-f", write("x.yaml", c.text))
 			for _, w := range c.want {
 				if !strings.Contains(out, w) {
 					t.Errorf("the error does not say %q:\n%.600s", w, out)
