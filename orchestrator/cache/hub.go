@@ -219,14 +219,18 @@ func (h *Hub) Fresh(ctx context.Context) (uint64, error) {
 }
 
 // Add begins to keep a stored kind and returns its cache, filled if the Hub
-// runs. If its resource is kept already, the kind is replaced.
+// runs. If its resource is kept already, the kind is replaced; a custom one, which
+// may have another schema now, is read anew, and its watches end with 410 Gone.
 func (h *Hub) Add(ctx context.Context, kind *resource.Kind) (*Resource, error) {
 	h.mu.Lock()
 	old := *h.resources.Load()
 	id := idOf(kind.GroupResource())
 	if r := old[id]; r != nil {
+		filling := h.filling
 		h.mu.Unlock()
-		r.kind.Store(kind)
+		if was := r.kind.Swap(kind); was != kind && kind.Custom && filling {
+			return r, r.refill(ctx)
+		}
 		return r, nil
 	}
 	r := newResource(h, kind)

@@ -117,6 +117,26 @@ func (r *Resource) fillAlone(ctx context.Context) error {
 	return r.hub.Wait(ctx, uint64(rev))
 }
 
+// refill reads a resource anew whose kind has changed. Until that is done readers
+// have the old state, and what happens meanwhile waits.
+func (r *Resource) refill(ctx context.Context) error {
+	r.mu.Lock()
+	r.filled = false
+	r.mu.Unlock()
+	err := r.fillAlone(ctx)
+	if err == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.filled {
+		r.filled = true
+		r.applyLocked(r.backlog)
+		r.backlog = nil
+	}
+	return err
+}
+
 // fill makes the state exactly items as of rev. Watches that there are end with
 // 410 Gone.
 func (r *Resource) fill(items []item, rev uint64) {
