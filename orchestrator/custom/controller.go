@@ -128,11 +128,6 @@ func (c *Controller) serve(d *apiextensionsv1.CustomResourceDefinition) error {
 		return nil
 	}
 	now := &active{uid: d.UID, generation: d.Generation, names: names, kinds: kindsOf(d)}
-	if was != nil { // what is kept was decoded by the old schema: it is read anew
-		c.mu.Lock()
-		c.drop(was)
-		c.mu.Unlock()
-	}
 	for _, s := range now.kinds {
 		if err := c.cfg.Registry.AddKind(s.kind); err != nil {
 			return fmt.Errorf("serve %s of %s: %w", s.kind.Version, d.Name, err)
@@ -140,6 +135,7 @@ func (c *Controller) serve(d *apiextensionsv1.CustomResourceDefinition) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drop(was, now)
 	c.active[d.Name] = now
 	for _, s := range now.kinds {
 		c.byKind[s.kind.GroupVersionKind] = &entry{version: fmt.Sprintf("%s/%d", d.UID, d.Generation), schema: s.schema}
@@ -147,21 +143,29 @@ func (c *Controller) serve(d *apiextensionsv1.CustomResourceDefinition) error {
 	return nil
 }
 
-// drop takes a definition's kinds out of service. c.mu is held.
-func (c *Controller) drop(was *active) {
+// drop takes out of service what was and is no longer. c.mu is held.
+func (c *Controller) drop(was, now *active) {
 	if was == nil {
 		return
 	}
+	stays := map[schema.GroupVersionResource]bool{}
+	if now != nil {
+		for _, s := range now.kinds {
+			stays[s.kind.GroupVersionResource()] = true
+		}
+	}
 	for _, s := range was.kinds {
 		delete(c.byKind, s.kind.GroupVersionKind)
-		c.cfg.Registry.RemoveKind(s.kind.GroupVersionResource())
+		if gvr := s.kind.GroupVersionResource(); !stays[gvr] {
+			c.cfg.Registry.RemoveKind(gvr)
+		}
 	}
 }
 
 func (c *Controller) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drop(c.active[name])
+	c.drop(c.active[name], nil)
 	delete(c.active, name)
 }
 
