@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-mesh/xebec/dataplane/conntrack"
+	"github.com/xebec-mesh/xebec/dataplane/kernel"
 	"github.com/xebec-mesh/xebec/dataplane/kernel/kerneltest"
 )
 
@@ -517,6 +518,42 @@ func TestRouterAdvertisements(t *testing.T) {
 		got := strings.TrimSpace(string(out))
 		if err != nil || name == "up0" && got != "2" || name != "up0" && got == "2" {
 			t.Errorf("%s: accept_ra is %q (%v)", name, got, err)
+		}
+	}
+}
+
+// TestClassicFilters: what kernels before 6.6 get instead of tcx links.
+func TestClassicFilters(t *testing.T) {
+	w := newWorld(t)
+	a := w.pod("a")
+	w.serve(w.outside, ":8080")
+	pins, _ := filepath.Glob(filepath.Join(w.cfg.Pins, "link_*"))
+	if len(pins) != 2 {
+		t.Fatalf("links %v, want two", pins)
+	}
+	for _, pin := range pins {
+		if err := kernel.Unpin(pin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := netip.MustParseAddr("192.168.7.2")
+	if got, err := w.ask(a.NetNS, "udp", "192.168.7.2:8080", 1); err == nil {
+		t.Fatalf("without programs the server sees %s", got)
+	}
+	l, _ := w.node.Net.LinkByName("up0")
+	for range 2 { // attaching again is fine
+		if err := w.n.attachFilters(l.Attrs().Index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(a.NetNS, outside, nodeAddr(outside))
+	w.n.Close()
+	if err := Reset(w.cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		if left, _ := w.node.Net.FilterList(l, parent); len(left) > 0 {
+			t.Errorf("filters are left: %v", left)
 		}
 	}
 }

@@ -179,18 +179,18 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := n.subscribe(ctx, changes); err != nil {
 		return fmt.Errorf("follow uplinks: %w", err)
 	}
-	expire := time.NewTicker(30 * time.Second)
-	defer expire.Stop()
+	tick := time.NewTicker(30 * time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
-			if err := n.followUplinks(); err != nil {
-				n.cfg.Log.Error("follow uplinks", "err", err)
-			}
-		case <-expire.C:
+		case <-tick.C: // the kernel drops notices when there are many at once
 			n.expire()
+		}
+		if err := n.followUplinks(); err != nil {
+			n.cfg.Log.Error("follow uplinks", "err", err)
 		}
 	}
 }

@@ -190,10 +190,14 @@ func (n *Network) attachUplink(index int) error {
 		if !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
-		return errors.Join(
-			n.attachFilter(index, netlink.HANDLE_MIN_INGRESS, n.bpf.MasqueradeIngress),
-			n.attachFilter(index, netlink.HANDLE_MIN_EGRESS, n.bpf.MasqueradeEgress))
+		return n.attachFilters(index)
 	})
+}
+
+func (n *Network) attachFilters(index int) error {
+	return errors.Join(
+		n.attachFilter(index, netlink.HANDLE_MIN_INGRESS, n.bpf.MasqueradeIngress),
+		n.attachFilter(index, netlink.HANDLE_MIN_EGRESS, n.bpf.MasqueradeEgress))
 }
 
 const filterName = "xebec_masquerade"

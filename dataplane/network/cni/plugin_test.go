@@ -173,3 +173,22 @@ func TestProgram(t *testing.T) {
 		t.Error("still attached after DEL")
 	}
 }
+
+// FuzzCall: whatever a runtime sends, the answer is a result or a coded error.
+func FuzzCall(f *testing.F) {
+	f.Add([]byte(`{"cniVersion": "1.1.0", "name": "pods", "type": "xebec-cni"}`), "ADD", "box", "/run/netns/a")
+	f.Add([]byte(`{"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "b"}]}`), "GC", "", "")
+	f.Add([]byte(`{`), "DEL", "box", "")
+	f.Fuzz(func(t *testing.T, stdin []byte, command, id, netns string) {
+		m := &memory{pods: map[string]bool{}}
+		p := Plugin{Open: func(c *Config) (Network, func(), error) {
+			_, err := c.PodCIDRs()
+			return m, func() {}, err
+		}}
+		_, err := p.Call(context.Background(), stdin, []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0"})
+		var coded *types.Error
+		if err != nil && !errors.As(err, &coded) {
+			t.Errorf("an error without a code: %v", err)
+		}
+	})
+}
