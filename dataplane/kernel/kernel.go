@@ -116,38 +116,40 @@ func Load(spec *ebpf.CollectionSpec, dst any, dir string) (adopted bool, err err
 			continue
 		}
 		m.Pinning = ebpf.PinByName
-		if !pinned(filepath.Join(dir, name)) {
-			adopted = false
-		}
-	}
-	opts := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}}
-	err = spec.LoadAndAssign(dst, &opts)
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		// The shape has changed since: start anew. Links keep the old programs
-		// and maps in force until the new programs replace them.
-		if err := unpinMaps(spec, dir); err != nil {
+		ok, err := adoptable(m, filepath.Join(dir, name))
+		if err != nil {
 			return false, err
 		}
-		adopted, err = false, spec.LoadAndAssign(dst, &opts)
+		adopted = adopted && ok
 	}
-	if err != nil {
+	opts := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}}
+	if err := spec.LoadAndAssign(dst, &opts); err != nil {
 		return false, fmt.Errorf("load BPF programs: %w", explain(err))
 	}
 	return adopted, nil
 }
 
-func unpinMaps(spec *ebpf.CollectionSpec, dir string) error {
-	for name := range spec.Maps {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("unpin map: %w", err)
-		}
+// adoptable says whether a map of the wanted shape is pinned. One of another
+// shape is unpinned: links keep it and the old programs in force until the new
+// programs replace them.
+func adoptable(want *ebpf.MapSpec, pin string) (bool, error) {
+	m, err := ebpf.LoadPinnedMap(pin, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
 	}
-	return nil
-}
-
-func pinned(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+	if err != nil {
+		return false, fmt.Errorf("adopt map %s: %w", pin, explain(err))
+	}
+	defer m.Close()
+	if err := want.Compatible(m); err == nil {
+		return true, nil
+	} else if !errors.Is(err, ebpf.ErrMapIncompatible) {
+		return false, fmt.Errorf("adopt map %s: %w", pin, err)
+	}
+	if err := m.Unpin(); err != nil {
+		return false, fmt.Errorf("replace map %s: %w", pin, err)
+	}
+	return false, nil
 }
 
 // Unpin removes a pin directory with everything in it. Links are detached before

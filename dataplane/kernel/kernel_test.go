@@ -79,6 +79,7 @@ func spec(valueSize uint32) *ebpf.CollectionSpec {
 	return &ebpf.CollectionSpec{
 		Maps: map[string]*ebpf.MapSpec{
 			"table": {Name: "table", Type: ebpf.Hash, KeySize: 4, ValueSize: valueSize, MaxEntries: 8},
+			"other": {Name: "other", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8},
 		},
 		Programs: map[string]*ebpf.ProgramSpec{
 			"connect": {
@@ -91,6 +92,7 @@ func spec(valueSize uint32) *ebpf.CollectionSpec {
 
 type objects struct {
 	Table   *ebpf.Map     `ebpf:"table"`
+	Other   *ebpf.Map     `ebpf:"other"`
 	Connect *ebpf.Program `ebpf:"connect"`
 }
 
@@ -121,8 +123,14 @@ func TestLoadAdopts(t *testing.T) {
 	if err := o.Table.Lookup(uint32(1), &v); err != nil || v != 2 {
 		t.Errorf("the adopted map has %d (%v), want 2", v, err)
 	}
+	if err := o.Other.Put(uint32(3), uint32(4)); err != nil {
+		t.Fatal(err)
+	}
 	if load(8) {
 		t.Error("adopted a map of another shape")
+	}
+	if err := o.Other.Lookup(uint32(3), &v); err != nil || v != 4 {
+		t.Errorf("the map beside it has %d (%v), want 4", v, err)
 	}
 }
 
