@@ -101,7 +101,7 @@ UNIT = $$($(GO) list ./... | grep -v /tests/e2e)
 .PHONY: test
 test: build test-deps ## Run all tests: units, then the whole cluster end to end
 	@mkdir -p /sys/fs/bpf
-	$(GO) test -timeout 20m -p 2 $(UNIT)
+	XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 $(UNIT)
 	@$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e

@@ -42,6 +42,9 @@ var onlyCmd = map[string]string{
 	"orchestrator/client/local": "whoever imports it links etcd and the API server",
 }
 
+// servers are packages that are whole servers for tests, and are linked by tests only.
+var servers = map[string]bool{"orchestrator/apiserver/apitest": true}
+
 type pkg struct {
 	ImportPath   string
 	Imports      []string
@@ -72,10 +75,13 @@ func check(t *testing.T, r *rule, from, imported string, test bool) {
 	if !local {
 		return
 	}
+	if !test && servers[to] && !servers[from] {
+		t.Errorf("%s imports %s: only tests may", from, to)
+	}
 	if test && (below(to, "tests/script") || below(to, "tests/build") || below(to, "orchestrator/client")) {
 		return
 	}
-	if why, ok := onlyCmd[to]; ok && !below(from, "cmd") && !below(from, "tests") && !below(from, to) {
+	if why, ok := onlyCmd[to]; ok && !below(from, "cmd") && !below(from, "tests") && !below(from, to) && !servers[from] {
 		t.Errorf("%s imports %s: %s", from, to, why)
 	}
 	if below(to, strings.SplitN(from, "/", 2)[0]) && r.may == nil {
