@@ -77,10 +77,17 @@ type process struct {
 	s    Streams
 }
 
+// run begins the process in any case, so that the shim never waits for streams that
+// nobody will open; then ctx may end it.
 func (p *process) run(ctx context.Context) (int, error) {
+	if ctx.Err() != nil {
+		p.io.Cancel()
+		return 0, ctx.Err()
+	}
 	svc := p.c.r.cfg.Client.TaskService()
+	clean := context.WithoutCancel(ctx)
 	cfg := p.io.Config()
-	_, err := svc.Exec(ctx, &tasks.ExecProcessRequest{
+	_, err := svc.Exec(clean, &tasks.ExecProcessRequest{
 		ContainerID: p.c.ID, ExecID: p.id, Spec: p.spec,
 		Terminal: cfg.Terminal, Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr,
 	})
@@ -88,11 +95,10 @@ func (p *process) run(ctx context.Context) (int, error) {
 		p.io.Cancel()
 		return 0, err
 	}
-	clean := context.WithoutCancel(ctx)
 	defer func() {
 		_, _ = svc.DeleteProcess(clean, &tasks.DeleteProcessRequest{ContainerID: p.c.ID, ExecID: p.id})
 	}()
-	if _, err := svc.Start(ctx, &tasks.StartRequest{ContainerID: p.c.ID, ExecID: p.id}); err != nil {
+	if _, err := svc.Start(clean, &tasks.StartRequest{ContainerID: p.c.ID, ExecID: p.id}); err != nil {
 		p.io.Cancel()
 		return 0, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	ctrdns "github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -94,12 +95,18 @@ func (r *Runtime) Context(ctx context.Context) context.Context {
 type Output struct {
 	LogPath    string
 	AttachPath string // Unix socket that `attach` connects to
+	ExitPath   string // where the shim records how the container ended
 }
 
 func (r *Runtime) outputURI(o Output, req Request) string {
 	q := url.Values{"max-size": {strconv.FormatInt(r.cfg.LogMaxSize, 10)}, "max-files": {strconv.Itoa(r.cfg.LogMaxFiles)}}
 	if o.AttachPath != "" {
 		q.Set("attach", o.AttachPath)
+	}
+	if o.ExitPath != "" {
+		q.Set("exit", o.ExitPath)
+		q.Set("name", req.Container.Name)
+		q.Set("attempt", strconv.Itoa(req.Attempt))
 	}
 	if req.Container.Stdin {
 		q.Set("stdin", "open")
@@ -148,6 +155,9 @@ func (r *Runtime) Create(ctx context.Context, req Request, root *Rootfs, out Out
 		Runtime:     containers.RuntimeInfo{Name: r.cfg.Shim, Options: r.options},
 		Snapshotter: r.cfg.Snapshotter, SnapshotKey: root.key,
 	}
+	if req.Shim != "" {
+		record.SandboxID = sandboxID
+	}
 	if _, err := r.cfg.Client.ContainerService().Create(ctx, record); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
@@ -163,6 +173,9 @@ func (r *Runtime) Create(ctx context.Context, req Request, root *Rootfs, out Out
 func (r *Runtime) createTask(ctx context.Context, req Request, root *Rootfs, out Output) (uint32, error) {
 	uri := r.outputURI(out, req)
 	t := &tasks.CreateTaskRequest{ContainerID: req.ID, Terminal: req.Container.TTY, Stdout: uri, Stderr: uri, Options: r.options}
+	if req.Shim != "" {
+		t.TaskApiAddress, t.TaskApiVersion = req.Shim, shimVersion
+	}
 	for _, m := range root.Mounts {
 		t.Rootfs = append(t.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
@@ -177,6 +190,28 @@ func (r *Runtime) createTask(ctx context.Context, req Request, root *Rootfs, out
 			return 0, fmt.Errorf("create task of container %s: %w", req.ID, errgrpc.ToNative(err))
 		}
 	}
+}
+
+// containerd connects to a shim that it has not started if the container belongs
+// to a sandbox that it knows. One such record stands for all pods.
+const (
+	sandboxID   = "xebec"
+	shimVersion = 3
+)
+
+// Open makes the record by which containers can be given a shim.
+func (r *Runtime) Open(ctx context.Context) error {
+	_, err := r.cfg.Client.SandboxStore().Create(r.Context(ctx), sandbox.Sandbox{ID: sandboxID, Runtime: sandbox.RuntimeOpts{Name: r.cfg.Shim}})
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("record the pods' sandbox in containerd: %w", err)
+	}
+	return nil
+}
+
+// ShimGone says whether err is that a container's shim does not answer.
+func ShimGone(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "ttrpc: closed") || strings.Contains(s, "connection refused") || strings.Contains(s, "no such file or directory: unavailable") || strings.Contains(s, "unable to make connection")
 }
 
 // Discard removes a file system that no container came to use.

@@ -38,6 +38,7 @@ type Request struct {
 	Hostname   string
 	Cgroup     string // path of the pod's cgroup, below every hierarchy's root
 	Args       []string
+	Shim       string // address of the pod's shim; "" lets containerd start one
 	Host       Host
 }
 

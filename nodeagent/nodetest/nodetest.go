@@ -9,10 +9,14 @@ package nodetest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +25,7 @@ import (
 
 	"github.com/xebec-mesh/xebec/nodeagent/containerd"
 	"github.com/xebec-mesh/xebec/nodeagent/image"
+	"github.com/xebec-mesh/xebec/nodeagent/volume"
 )
 
 // Ref names the image: the program in ./app as its entry point.
@@ -94,8 +99,51 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { sweep(dir) })
 	return dir
+}
+
+// sweep ends what a test has left running, and removes its directory.
+func sweep(dir string) {
+	shims := map[int]bool{}
+	for pid, p := range processes() {
+		if strings.Contains(p.args, "containerd-shim-xebec-v2") && strings.Contains(p.args, dir+"/") {
+			shims[pid] = true
+		}
+	}
+	for pid, p := range processes() {
+		if shims[pid] || shims[p.parent] {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if volume.UnmountBelow(dir) == nil {
+		os.RemoveAll(dir)
+	}
+}
+
+type process struct {
+	parent int
+	args   string
+}
+
+func processes() map[int]process {
+	out := map[int]process{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		var p process
+		var state string
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		_, rest, _ := strings.Cut(string(b), ") ")
+		_, _ = fmt.Sscan(rest, &state, &p.parent)
+		args, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "cmdline"))
+		p.args = strings.ReplaceAll(string(args), "\x00", " ")
+		out[pid] = p
+	}
+	return out
 }
 
 // Start starts containerd and imports the image.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -49,6 +50,10 @@ func (a *actor) adoptSandbox(ctx context.Context, s *saved) {
 		v = map[string]volume.Mounted{}
 	}
 	sb.volumes = v
+	if b, err := os.ReadFile(a.home.shim()); err == nil {
+		sb.shim = string(b)
+	}
+	close(sb.shimmed)
 	close(sb.spaces)
 	close(sb.mounted)
 	close(sb.ready)

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/xebec-mesh/xebec/nodeagent/network"
+	"github.com/xebec-mesh/xebec/nodeagent/shim"
 )
 
 // home is where a pod's state lies.
@@ -47,6 +49,36 @@ func (h home) exit(id string) string { return filepath.Join(h.state, "exits", id
 func (h home) shm() string { return filepath.Join(h.run, "shm") }
 
 func (h home) attach(id string) string { return filepath.Join(h.run, id[:12]+".sock") }
+
+func (h home) shim() string { return filepath.Join(h.run, "shim") }
+
+// takeShim gives the pod a shim, and notes which.
+func (h home) takeShim(ctx context.Context, shims Shims) (string, error) {
+	if shims == nil {
+		return "", nil
+	}
+	s, err := shims.Take(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(h.shim(), []byte(s.Address), 0o600); err != nil {
+		shim.End(s.Address)
+		return "", fmt.Errorf("note the pod's shim: %w", err)
+	}
+	return s.Address, nil
+}
+
+// Shims are the addresses of the shims that pods of this node have.
+func (m *Manager) Shims() []string {
+	files, _ := filepath.Glob(filepath.Join(m.cfg.RunDir, "*", "shim"))
+	var out []string
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil {
+			out = append(out, string(b))
+		}
+	}
+	return out
+}
 
 // saved is what a new agent needs to know of a pod that the last one ran.
 type saved struct {

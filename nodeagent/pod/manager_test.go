@@ -24,6 +24,7 @@ import (
 	"github.com/xebec-mesh/xebec/nodeagent/nodetest"
 	"github.com/xebec-mesh/xebec/nodeagent/pod"
 	"github.com/xebec-mesh/xebec/nodeagent/probe"
+	"github.com/xebec-mesh/xebec/nodeagent/shim"
 	"github.com/xebec-mesh/xebec/nodeagent/status"
 	"github.com/xebec-mesh/xebec/nodeagent/volume"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
@@ -32,7 +33,7 @@ import (
 
 // machine is a node with pods, on an API in memory.
 type machine struct {
-	*testing.T
+	testing.TB
 	node   *nodetest.Node
 	api    *memory.Client
 	pods   client.Typed[*corev1.Pod]
@@ -44,6 +45,9 @@ type machine struct {
 type recorder struct{ t testing.TB }
 
 func (r *recorder) EventFor(o corev1.ObjectReference, _ *corev1.ObjectReference, kind, reason, _ string, format string, args ...any) {
+	if _, ok := r.t.(*testing.B); ok {
+		return
+	}
 	r.t.Logf("event %s %s %s %s: %s", o.Name, o.FieldPath, kind, reason, fmt.Sprintf(format, args...))
 }
 
@@ -57,8 +61,8 @@ func cni(_ context.Context, _ []byte, environ []string) ([]byte, error) {
 	return []byte(`{"cniVersion":"1.0.0"}`), nil
 }
 
-func newMachine(t *testing.T) *machine {
-	m := &machine{T: t, node: nodetest.Start(t), api: memory.New(time.Now)}
+func newMachine(t testing.TB) *machine {
+	m := &machine{TB: t, node: nodetest.Start(t), api: memory.New(time.Now)}
 	m.pods = client.For[*corev1.Pod](m.api, client.Pods)
 	m.events = &recorder{t}
 	m.run()
@@ -75,10 +79,16 @@ func (m *machine) run() {
 			m.Fatal(err)
 		}
 	}
-	log := slog.New(slog.NewTextHandler(testWriter{m.T}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(testWriter{m.TB}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	rt, err := container.NewRuntime(container.Config{
 		Client: m.node.Client, Namespace: containerd.Namespace, Owner: m.node.Dir, Snapshotter: "overlayfs",
 		Shim: m.node.Daemon.Shim(), Runc: m.node.Daemon.Runc(), ShimCgroup: "/node-test/shims",
+	})
+	must(err)
+	must(rt.Open(ctx))
+	pool, err := shim.New(shim.Config{
+		Program: m.node.Daemon.Shim(), Dir: filepath.Join(m.node.Dir, "shims"), Namespace: containerd.Namespace,
+		Containerd: m.node.Daemon.Socket(), Cgroup: "/node-test/shims",
 	})
 	must(err)
 	net, err := network.NewNetwork(network.Config{
@@ -95,14 +105,15 @@ func (m *machine) run() {
 	must(err)
 	m.mgr, err = pod.New(pod.Config{
 		Client: m.api, Node: "n1", Runtime: rt, Images: m.node.Images, Network: net, Volumes: vols, Probes: probes,
-		Status: writer, Events: m.events, StateDir: filepath.Join(m.node.Dir, "pods"), RunDir: filepath.Join(m.node.Dir, "run/pods"),
+		Status: writer, Events: m.events, Shims: pool, StateDir: filepath.Join(m.node.Dir, "pods"), RunDir: filepath.Join(m.node.Dir, "run/pods"),
 		LogDir: filepath.Join(m.node.Dir, "logs"), Cgroup: "/node-test", Log: log,
 		Host: func() pod.Host {
 			return pod.Host{Name: "n1", IPs: []string{"192.0.2.1"}, PodCIDRs: []string{"127.0.0.0/8"}, DNS: []string{"10.96.0.10"}, Domain: "cluster.local"}
 		},
 	})
 	must(err)
-	ended := make(chan struct{}, 2)
+	ended := make(chan struct{}, 3)
+	go func() { _ = pool.Run(ctx, m.mgr.Shims()); ended <- struct{}{} }()
 	go func() { _ = vols.Run(ctx, m.mgr.Poke); ended <- struct{}{} }()
 	go func() {
 		if err := m.mgr.Run(ctx); err != nil {
@@ -110,21 +121,25 @@ func (m *machine) run() {
 		}
 		ended <- struct{}{}
 	}()
-	m.stop = func() { cancel(); <-ended; <-ended; writer.Wait() }
+	m.stop = func() { cancel(); <-ended; <-ended; <-ended; writer.Wait() }
 }
 
 type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
+	if _, ok := w.t.(*testing.B); ok {
+		return len(b), nil
+	}
 	w.t.Log(strings.TrimSpace(string(b)))
 	return len(b), nil
 }
 
 func newPod(name string, steps ...string) *corev1.Pod {
+	grace := int64(2) // a signal that comes before the program has a handler is lost: it is its namespace's init
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec: corev1.PodSpec{
-			NodeName: "n1", RestartPolicy: corev1.RestartPolicyAlways,
+			NodeName: "n1", RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace,
 			Containers: []corev1.Container{{Name: "app", Image: nodetest.Ref, Args: steps}},
 		},
 	}
@@ -154,7 +169,12 @@ func (m *machine) until(name, what string, ok func(*corev1.Pod) bool) *corev1.Po
 		if e.Type == client.Deleted {
 			p = nil
 		}
-		if e.Type != client.Synced && ok(p) {
+		if e.Type == client.Synced { // the first list is over: is it there at all?
+			if p, _ = view.Get("default", name); p != nil {
+				return
+			}
+		}
+		if ok(p) {
 			select {
 			case got <- p:
 			default:
@@ -434,12 +454,13 @@ func TestSidecars(t *testing.T) {
 	m.until("job", "done", phaseIs(corev1.PodSucceeded))
 	m.delete("job")
 
-	slow := newPod("slow", "stubborn")
+	slow := newPod("slow", "stubborn=ready")
 	one := int64(1)
 	slow.Spec.TerminationGracePeriodSeconds = &one
 	slow.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "write=/tmp/started:yes"}}}}
 	m.create(slow)
 	m.until("slow", "ready", ready)
+	m.settled("slow", "app", "ready", func(s string) bool { return s == "ready\n" })
 	begin := time.Now()
 	m.delete("slow")
 	if took := time.Since(begin); took < 900*time.Millisecond || took > 5*time.Second {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/xebec-mesh/xebec/nodeagent/container"
 	"github.com/xebec-mesh/xebec/nodeagent/network"
+	"github.com/xebec-mesh/xebec/nodeagent/shim"
 	"github.com/xebec-mesh/xebec/nodeagent/volume"
 )
 
@@ -23,15 +25,33 @@ import (
 type sandbox struct {
 	spaces  chan struct{} // closed when the namespaces are there
 	mounted chan struct{} // closed when the volumes are there
+	shimmed chan struct{} // closed when it has a shim
 	ready   chan struct{} // closed when all is, or when making it has failed
 
 	volumes map[string]volume.Mounted // valid after mounted
 	ips     []netip.Addr              // valid after ready
 	err     error                     // valid after ready
+
+	mu   sync.Mutex
+	shim string // address; valid after shimmed; "" lets containerd start one
+}
+
+// address is the pod's shim. Where gone is that very one, the pod gets another.
+func (s *sandbox) address(ctx context.Context, h home, shims Shims, gone string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if gone == "" || s.shim != gone {
+		return s.shim, nil
+	}
+	a, err := h.takeShim(ctx, shims)
+	if err == nil {
+		s.shim = a
+	}
+	return a, err
 }
 
 func newSandbox() *sandbox {
-	return &sandbox{spaces: make(chan struct{}), mounted: make(chan struct{}), ready: make(chan struct{})}
+	return &sandbox{spaces: make(chan struct{}), mounted: make(chan struct{}), shimmed: make(chan struct{}), ready: make(chan struct{})}
 }
 
 var errSandbox = errors.New("the pod's sandbox could not be made")
@@ -96,6 +116,12 @@ func (h home) build(ctx context.Context, cfg Config, pod *corev1.Pod, host Host,
 		s.volumes = v
 		close(s.mounted)
 		return nil
+	})
+	g.Go(func() (err error) {
+		if s.shim, err = h.takeShim(ctx, cfg.Shims); err == nil {
+			close(s.shimmed)
+		}
+		return err
 	})
 	g.Go(func() error {
 		if pod.Spec.HostNetwork {
@@ -260,6 +286,9 @@ func (h home) demolish(ctx context.Context, cfg Config, pod *corev1.Pod, host Ho
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if address, err := os.ReadFile(h.shim()); err == nil {
+		shim.End(string(address))
 	}
 	if err := h.spaces().Remove(); err != nil {
 		return err

@@ -226,12 +226,33 @@ func (l *launch) create(ctx context.Context, img *image.Image, root *container.R
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	out := container.Output{LogPath: l.log, AttachPath: l.home.attach(l.id)}
-	cont, err := l.cfg.Runtime.Create(context.WithoutCancel(ctx), req, root, out)
-	if err != nil && strings.Contains(err.Error(), "OCI runtime create failed") {
-		return nil, &failure{"StartError", runtimeMessage(err), true}
+	if err := s.wait(ctx, s.shimmed); err != nil {
+		return nil, err
 	}
-	return cont, err
+	return l.createIn(context.WithoutCancel(ctx), req, root)
+}
+
+// createIn creates the container in the pod's shim; where that is dead, in a new one.
+func (l *launch) createIn(ctx context.Context, req container.Request, root *container.Rootfs) (*container.Container, error) {
+	out := container.Output{LogPath: l.log, AttachPath: l.home.attach(l.id), ExitPath: l.home.exit(l.id)}
+	gone := ""
+	for {
+		var err error
+		if req.Shim, err = l.sandbox.address(ctx, l.home, l.cfg.Shims, gone); err != nil {
+			return nil, err
+		}
+		cont, err := l.cfg.Runtime.Create(ctx, req, root, out)
+		switch {
+		case err == nil:
+			return cont, nil
+		case strings.Contains(err.Error(), "OCI runtime create failed"):
+			return nil, &failure{"StartError", runtimeMessage(err), true}
+		case gone == "" && req.Shim != "" && container.ShimGone(err):
+			gone = req.Shim
+		default:
+			return nil, err
+		}
+	}
 }
 
 func needsIP(c *corev1.Container) bool {

@@ -46,6 +46,7 @@ func do(verb, arg string) error {
 		}
 	case "stubborn": // ignores SIGTERM
 		signal.Ignore(syscall.SIGTERM)
+		fmt.Println(arg)
 		time.Sleep(time.Hour)
 	case "exit":
 		code, _ := strconv.Atoi(arg)
