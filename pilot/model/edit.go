@@ -72,14 +72,42 @@ func (e *Edit) inNamespace(name, host string, s *Service) {
 	if old, ok := e.next.namespaces.Get(name); ok {
 		*n = *old
 	}
+	old, _ := n.Services.Get(host)
 	if !put(&n.Services, host, s) {
 		return
 	}
+	n.unselect(old)
+	n.selects(s)
 	if n.Services.Len() == 0 {
 		n = nil
 	}
 	put(&e.next.namespaces, name, n)
 	e.touch(KindNamespace, name)
+}
+
+// selector is the label under which a service is found; "" for one that selects nothing.
+func selector(s *Service) string {
+	if s == nil {
+		return ""
+	}
+	for _, l := range s.Selector.t.All() {
+		return l.key + "=" + l.value
+	}
+	return ""
+}
+
+func (n *Namespace) selects(s *Service) {
+	if k := selector(s); k != "" {
+		t, _ := n.selecting.Get(k)
+		put(&n.selecting, k, TupleOf(append(t.Slice(), s)...))
+	}
+}
+
+func (n *Namespace) unselect(s *Service) {
+	if k := selector(s); k != "" {
+		t, _ := n.selecting.Get(k)
+		put(&n.selecting, k, TupleOf(slices.DeleteFunc(t.Slice(), func(o *Service) bool { return o == s })...))
+	}
 }
 
 // Endpoints sets where a host answers.

@@ -54,6 +54,19 @@ func (l Labels) Contain(want map[string]string) bool {
 	return found == len(want)
 }
 
+// covers says whether every label of want is among l.
+func (l Labels) covers(want Labels) bool {
+	found := 0
+	for _, w := range want.t.All() {
+		for _, p := range l.t.All() {
+			if p == w {
+				found++
+			}
+		}
+	}
+	return found == want.Len()
+}
+
 // Project keeps the labels whose key is in keys.
 func (l Labels) Project(keys map[string]bool) Labels {
 	if len(keys) == 0 || l.Len() == 0 {

@@ -1,6 +1,11 @@
 package model
 
-import "github.com/xebec-mesh/xebec/galley/config"
+import (
+	"slices"
+	"strings"
+
+	"github.com/xebec-mesh/xebec/galley/config"
+)
 
 // Kind is what a Key names.
 type Kind uint8
@@ -88,7 +93,8 @@ type Mesh struct {
 
 // Namespace holds what belongs to one namespace.
 type Namespace struct {
-	Services Map[*Service] // by host
+	Services  Map[*Service]        // by host
+	selecting Map[Tuple[*Service]] // by one label of their selectors
 }
 
 // LabelKeys are the keys of callers' labels on which configuration depends.
@@ -162,13 +168,25 @@ func (r *Reader) Identities(host string) Tuple[string] {
 	return e.Identities
 }
 
-// Namespace returns the services of a namespace; empty if there are none.
-func (r *Reader) Namespace(name string) *Namespace {
-	r.note(KindNamespace, name)
-	if n, ok := r.Mesh.namespaces.Get(name); ok {
-		return n
+// Selecting returns the services of a namespace whose selectors fit labels, in the
+// order of their hosts.
+func (r *Reader) Selecting(namespace string, labels Labels) []*Service {
+	r.note(KindNamespace, namespace)
+	n, ok := r.Mesh.namespaces.Get(namespace)
+	if !ok {
+		return nil
 	}
-	return &Namespace{}
+	var out []*Service
+	for _, l := range labels.t.All() {
+		services, _ := n.selecting.Get(l.key + "=" + l.value)
+		for _, s := range services.All() {
+			if labels.covers(s.Selector) {
+				out = append(out, s)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *Service) int { return strings.Compare(a.Host, b.Host) })
+	return out
 }
 
 // Workload returns a pod, or nil.

@@ -55,14 +55,9 @@ func ownPorts(r *model.Reader, w *model.Workload, peers policy.Peers) model.Tupl
 		seen[n] = true
 		out = append(out, listener.OwnPort{Number: n, Protocol: p, Host: host, Mode: peers.Mode(w.Labels, n)})
 	}
-	ns := r.Namespace(w.Namespace)
-	for _, host := range ns.Services.Keys() {
-		s, _ := ns.Services.Get(host)
-		if s.External || s.Selector.Len() == 0 || !w.Labels.Contain(s.Selector.Map()) {
-			continue
-		}
+	for _, s := range r.Selecting(w.Namespace, w.Labels) {
 		for _, p := range s.Ports.All() {
-			put(target(w, p), p.Protocol, host+":"+strconv.FormatUint(uint64(p.Number), 10))
+			put(target(w, p), p.Protocol, s.Host+":"+strconv.FormatUint(uint64(p.Number), 10))
 		}
 	}
 	for _, p := range w.Ports.All() {
