@@ -41,7 +41,7 @@ func (e *Etcd) startMember(ctx context.Context) (stop func(), err error) {
 	e.member, e.client = m, v3client.New(m.Server)
 	select {
 	case <-m.Server.ReadyNotify():
-		return stop, nil
+		return stop, e.guardSocket()
 	case err = <-m.Err():
 	case <-m.Server.StopNotify():
 		err = errors.New("it stopped")
@@ -50,6 +50,17 @@ func (e *Etcd) startMember(ctx context.Context) (stop func(), err error) {
 	}
 	stop()
 	return nil, fmt.Errorf("start etcd in %s: %w", e.cfg.Dir, err)
+}
+
+// guardSocket keeps everybody but the server's own user from the database.
+func (e *Etcd) guardSocket() error {
+	if e.cfg.Socket == "" {
+		return nil
+	}
+	if err := os.Chmod(e.cfg.Socket, 0o600); err != nil {
+		return fmt.Errorf("guard etcd's socket: %w", err)
+	}
+	return nil
 }
 
 func (e *Etcd) memberConfig() (*embed.Config, error) {
