@@ -2,7 +2,6 @@ package envoy
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -318,15 +317,4 @@ func (b *builder) runtime() *bootstrapv3.LayeredRuntime {
 		{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: values}},
 		{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
 	}}
-}
-
-// Args is Envoy's command line with the bootstrap at path and so many workers
-// (0: two). It never restarts hot: a new sidecar is a new container.
-func Args(path string, concurrency int) []string {
-	if concurrency <= 0 {
-		concurrency = 2
-	}
-	return strings.Fields(fmt.Sprintf(
-		"-c %s --concurrency %d --disable-hot-restart --log-level warning --drain-time-s 5 --drain-strategy immediate",
-		path, concurrency))
 }

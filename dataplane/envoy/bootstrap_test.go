@@ -37,8 +37,7 @@ func TestValidate(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			args := append(envoy.Args(path, 1), "--mode", "validate")
-			out, err := exec.CommandContext(ctx, binary.Path, args...).CombinedOutput()
+			out, err := exec.CommandContext(ctx, binary.Path, "-c", path, "--disable-hot-restart", "--mode", "validate").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v:\n%s", err, out)
 			}

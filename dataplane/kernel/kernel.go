@@ -124,6 +124,9 @@ func Load(spec *ebpf.CollectionSpec, dst any, dir string) (adopted bool, err err
 	}
 	opts := ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}}
 	if err := spec.LoadAndAssign(dst, &opts); err != nil {
+		if lacking := Probe(); lacking != nil { // the better explanation
+			return false, lacking
+		}
 		return false, fmt.Errorf("load BPF programs: %w", explain(err))
 	}
 	return adopted, nil

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -307,19 +306,3 @@ func isDefault(dst *net.IPNet) bool {
 }
 
 func maskOf(ones, bits int) net.IPMask { return net.CIDRMask(ones, bits) }
-
-// UplinkNames are the interfaces with masquerade now, for debugging.
-func (n *Network) UplinkNames() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var out []string
-	for index := range n.uplinks {
-		name := strconv.Itoa(index)
-		if l, err := n.host.LinkByIndex(index); err == nil {
-			name = l.Attrs().Name
-		}
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
-}
