@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"fmt"
+	"runtime/debug"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -8,12 +10,13 @@ import (
 	"github.com/xebec-mesh/xebec/galley/config"
 )
 
-// Generator makes one kind of resource. Make is pure: it sees its input and nothing
-// else. It returns the resource's name, its message and the configuration objects
-// that had a say in it; a nil message means that there is none.
+// Generator makes one kind of resource. Name and Make are pure: they see their input
+// and nothing else. Make returns the message and the configuration objects that had a
+// say in it.
 type Generator[In comparable] struct {
 	Type string
-	Make func(In) (name string, m proto.Message, origins []config.Ref)
+	Name func(In) string
+	Make func(In) (m proto.Message, origins []config.Ref)
 }
 
 // Cache remembers what generators made. It belongs to one goroutine.
@@ -32,24 +35,32 @@ func NewCache() *Cache {
 	return &Cache{byInput: map[any]*Resource{}, byContent: map[content]*Resource{}}
 }
 
-// Make returns the resource for an input, from memory if there is one. It is nil
-// where the generator makes none.
+// Make returns the resource for an input, from memory if there is one.
 func Make[In comparable](c *Cache, g Generator[In], in In) *Resource {
 	key := any(in) // the type of In is part of it, so generators never meet
 	if hit, ok := c.byInput[key]; ok {
 		return hit
 	}
-	name, m, origins := g.Make(in)
-	var r *Resource
-	if m != nil {
-		r = c.intern(encode(g.Type, name, m, origins))
-		if r.Invalid != nil {
-			c.invalid = append(c.invalid, r)
-		}
-		c.built = append(c.built, g.Type+" "+name)
+	r := c.intern(generate(g, in))
+	if r.Invalid != nil {
+		c.invalid = append(c.invalid, r)
 	}
+	c.built = append(c.built, g.Type+" "+r.Name)
 	c.byInput[key] = r
 	return r
+}
+
+// generate makes a resource. A generator that panics made an invalid one: what was
+// good before stays in force, and the process stays up.
+func generate[In comparable](g Generator[In], in In) (r *Resource) {
+	name := g.Name(in)
+	defer func() {
+		if p := recover(); p != nil {
+			r = &Resource{Type: g.Type, Name: name, Version: "panic", Invalid: fmt.Errorf("make %s %s: panic: %v\n%s", g.Type, name, p, debug.Stack())}
+		}
+	}()
+	m, origins := g.Make(in)
+	return encode(g.Type, name, m, origins)
 }
 
 // intern returns the resource that already has this content, so that an input which
@@ -87,7 +98,7 @@ func (c *Cache) Size() int { return len(c.byInput) }
 // and then, when the cache has grown well beyond what views hold.
 func (c *Cache) Sweep(keep func(*Resource) bool) {
 	for k, v := range c.byInput {
-		if v == nil || !keep(v) {
+		if !keep(v) {
 			delete(c.byInput, k)
 		}
 	}

@@ -77,9 +77,7 @@ type builder struct {
 }
 
 func add[In comparable](b *builder, g envoy.Generator[In], in In) {
-	if r := envoy.Make(b.c, g, in); r != nil {
-		b.out = append(b.out, r)
-	}
+	b.out = append(b.out, envoy.Make(b.c, g, in))
 }
 
 func (b *builder) base() {

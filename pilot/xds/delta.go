@@ -115,6 +115,7 @@ type stream struct {
 	watches  [kinds]watch
 	awaiting map[string]struct{} // clusters whose endpoints the client must still ask for
 	nonce    uint64
+	failed   error // ends the stream
 }
 
 // take notes what the client says.
@@ -183,11 +184,22 @@ func (st *stream) answer(w *watch, detail string, no bool) {
 	switch len(f.resources) {
 	case 0:
 	case 1:
-		r := f.resources[0]
-		_ = st.s.call(func(e *engine) { e.reject(st.p.key, r, detail) })
+		st.refused(f.resources[0], detail)
 	default:
 		w.again = append(blame(f.resources, detail), w.again...)
 	}
+}
+
+// refused takes a resource out of force for everybody, unless the proxy itself is to
+// blame: others have the resource in force, or it failed on something around it. Then
+// the stream is ended, so that the proxy comes back after a while and tries again.
+func (st *stream) refused(r *envoy.Resource, detail string) {
+	if r.Accepted() || strings.Contains(detail, "cannot bind") || strings.Contains(detail, "ddress already in use") {
+		st.s.cfg.Log.Warn("proxy failed on a resource that is good elsewhere", "proxy", st.p.key, "resource", r.Name, "detail", detail)
+		st.failed = status.Errorf(codes.Unavailable, "%s: %s", r.Name, detail)
+		return
+	}
+	_ = st.s.call(func(e *engine) { e.reject(st.p.key, r, detail) })
 }
 
 // blame splits a refused response. Those that the answer names are sent alone; if it
@@ -213,6 +225,9 @@ func blame(all []*envoy.Resource, detail string) [][]*envoy.Resource {
 
 // advance sends whatever may be sent now.
 func (st *stream) advance() error {
+	if st.failed != nil {
+		return st.failed
+	}
 	t := st.p.target.Load()
 	if t == nil {
 		return nil

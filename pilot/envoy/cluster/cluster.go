@@ -61,11 +61,13 @@ type Input struct {
 }
 
 // Generator makes outbound clusters.
-var Generator = envoy.Generator[Input]{Type: envoy.ClusterType, Make: build}
+var Generator = envoy.Generator[Input]{Type: envoy.ClusterType, Name: Input.name, Make: build}
 
-func build(in Input) (string, proto.Message, []config.Ref) {
+func (in Input) name() string { return Outbound(in.Port.Number, in.Subset, in.Service.Host) }
+
+func build(in Input) (proto.Message, []config.Ref) {
 	c := &clusterv3.Cluster{
-		Name:           Outbound(in.Port.Number, in.Subset, in.Service.Host),
+		Name:           in.name(),
 		ConnectTimeout: durationpb.New(connectTimeout),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{},
 	}
@@ -76,7 +78,7 @@ func build(in Input) (string, proto.Message, []config.Ref) {
 	eject(c, t.OutlierDetection)
 	speak(c, in.Port.Protocol, t.ConnectionPool)
 	secure(c, in, t.TLS)
-	return c.Name, c, append([]config.Ref{in.Service.Ref}, policy.Origins(in.Rules)...)
+	return c, append([]config.Ref{in.Service.Ref}, policy.Origins(in.Rules)...)
 }
 
 func discover(c *clusterv3.Cluster, in Input) {

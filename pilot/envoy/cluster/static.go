@@ -23,7 +23,7 @@ type OwnInput struct {
 
 // Own makes them. They go to the address that the connection was addressed to, so
 // that they are the same in every pod.
-var Own = envoy.Generator[OwnInput]{Type: envoy.ClusterType, Make: func(in OwnInput) (string, proto.Message, []config.Ref) {
+var Own = envoy.Generator[OwnInput]{Type: envoy.ClusterType, Name: func(in OwnInput) string { return in.Name }, Make: func(in OwnInput) (proto.Message, []config.Ref) {
 	c := &clusterv3.Cluster{
 		Name:                 in.Name,
 		ConnectTimeout:       durationpb.New(connectTimeout),
@@ -41,7 +41,7 @@ var Own = envoy.Generator[OwnInput]{Type: envoy.ClusterType, Make: func(in OwnIn
 	if in.Inbound {
 		c.UpstreamBindConfig = loopback(in.Settings)
 	}
-	return in.Name, c, nil
+	return c, nil
 }}
 
 // loopback binds the connection to the application to a loopback address: it is how

@@ -33,12 +33,12 @@ type Input struct {
 }
 
 // Generator makes endpoint lists.
-var Generator = envoy.Generator[Input]{Type: envoy.EndpointType, Make: build}
+var Generator = envoy.Generator[Input]{Type: envoy.EndpointType, Name: func(in Input) string { return in.Cluster }, Make: build}
 
-func build(in Input) (string, proto.Message, []config.Ref) {
+func build(in Input) (proto.Message, []config.Ref) {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: in.Cluster}
 	if in.Endpoints == nil {
-		return in.Cluster, out, nil
+		return out, nil
 	}
 	zones := map[string][]*endpointv3.LbEndpoint{}
 	var names []string
@@ -59,7 +59,7 @@ func build(in Input) (string, proto.Message, []config.Ref) {
 		}
 		out.Endpoints = append(out.Endpoints, group)
 	}
-	return in.Cluster, out, nil
+	return out, nil
 }
 
 func sorted(eps []model.Endpoint) []model.Endpoint {

@@ -49,7 +49,7 @@ type InboundInput struct {
 //
 // Envoy looks for the port first and does not look further once it has found it, so
 // the chains for all other ports never take what a declared port refused.
-var Incoming = envoy.Generator[InboundInput]{Type: envoy.ListenerType, Make: func(in InboundInput) (string, proto.Message, []config.Ref) {
+var Incoming = envoy.Generator[InboundInput]{Type: envoy.ListenerType, Name: func(InboundInput) string { return Inbound }, Make: func(in InboundInput) (proto.Message, []config.Ref) {
 	l := bound(in.Settings, Inbound, in.Settings.InboundPort, core.TrafficDirection_INBOUND, anyV4, anyV6)
 	ports := in.Ports.Slice()
 	slices.SortFunc(ports, func(a, b OwnPort) int { return cmp.Compare(a.Number, b.Number) })
@@ -62,7 +62,7 @@ var Incoming = envoy.Generator[InboundInput]{Type: envoy.ListenerType, Make: fun
 	rest := OwnPort{Protocol: model.TCP, Mode: in.Rest}
 	l.FilterChains = append(l.FilterChains, chains(in.Settings, rest, cluster.InboundPassthrough)...)
 	inspect(in, ports, l)
-	return l.Name, l, in.Origins.Slice()
+	return l, in.Origins.Slice()
 }}
 
 // inspect adds the filters that look at first bytes, only where a chain asks for them:

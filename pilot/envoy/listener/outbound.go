@@ -47,7 +47,7 @@ type HTTPInput struct {
 }
 
 // HTTP makes listeners on which the host that a request names decides.
-var HTTP = envoy.Generator[HTTPInput]{Type: envoy.ListenerType, Make: func(in HTTPInput) (string, proto.Message, []config.Ref) {
+var HTTP = envoy.Generator[HTTPInput]{Type: envoy.ListenerType, Name: func(in HTTPInput) string { return Wildcard(in.Port) }, Make: func(in HTTPInput) (proto.Message, []config.Ref) {
 	port := strconv.FormatUint(uint64(in.Port), 10)
 	l := table(in.Settings, Wildcard(in.Port), in.Port, anyV4, anyV6)
 	l.FilterChains = []*listenerv3.FilterChain{plainHTTP(outboundHTTP(in.Settings, "outbound_"+Wildcard(in.Port), port, nil), envoy.PlaintextHTTP)}
@@ -56,7 +56,7 @@ var HTTP = envoy.Generator[HTTPInput]{Type: envoy.ListenerType, Make: func(in HT
 		Filters: []*listenerv3.Filter{tcp(in.Settings, source, beyond(in.Restricted), []Share{{Cluster: beyond(in.Restricted)}})},
 	}
 	sniff(in.Settings, l)
-	return l.Name, l, nil
+	return l, nil
 }}
 
 // TCPInput is all that a listener for connections to one service's port is made from.
@@ -70,7 +70,7 @@ type TCPInput struct {
 }
 
 // TCP makes listeners whose connections go to one service.
-var TCP = envoy.Generator[TCPInput]{Type: envoy.ListenerType, Make: func(in TCPInput) (string, proto.Message, []config.Ref) {
+var TCP = envoy.Generator[TCPInput]{Type: envoy.ListenerType, Name: func(in TCPInput) string { return At(in.Address.Slice()[0], in.Port) }, Make: func(in TCPInput) (proto.Message, []config.Ref) {
 	addresses := in.Address.Slice()
 	l := table(in.Settings, At(addresses[0], in.Port), in.Port, addresses...)
 	to := in.To.Slice()
@@ -85,7 +85,7 @@ var TCP = envoy.Generator[TCPInput]{Type: envoy.ListenerType, Make: func(in TCPI
 		l.DefaultFilterChain = rest
 		sniff(in.Settings, l)
 	}
-	return l.Name, l, in.Origins.Slice()
+	return l, in.Origins.Slice()
 }}
 
 // OutboundInput is all that virtualOutbound is made from.
@@ -96,7 +96,7 @@ type OutboundInput struct {
 
 // All makes virtualOutbound: it hands connections to the listener of their original
 // destination, and lets through (or refuses) those that have none.
-var All = envoy.Generator[OutboundInput]{Type: envoy.ListenerType, Make: func(in OutboundInput) (string, proto.Message, []config.Ref) {
+var All = envoy.Generator[OutboundInput]{Type: envoy.ListenerType, Name: func(OutboundInput) string { return Outbound }, Make: func(in OutboundInput) (proto.Message, []config.Ref) {
 	l := bound(in.Settings, Outbound, in.Settings.OutboundPort, core.TrafficDirection_OUTBOUND, loopV4, loopV6)
 	l.UseOriginalDst = wrapperspb.Bool(true)
 	l.FilterChains = []*listenerv3.FilterChain{
@@ -105,7 +105,7 @@ var All = envoy.Generator[OutboundInput]{Type: envoy.ListenerType, Make: func(in
 			tcp(in.Settings, source, beyond(in.Restricted), []Share{{Cluster: beyond(in.Restricted)}}),
 		}},
 	}
-	return l.Name, l, nil
+	return l, nil
 }}
 
 func beyond(restricted bool) string {

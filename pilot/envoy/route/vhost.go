@@ -49,8 +49,8 @@ func (in HostInput) Name() string {
 }
 
 // Host makes virtual hosts.
-var Host = envoy.Generator[HostInput]{Type: envoy.VirtualHostType, Make: func(in HostInput) (string, proto.Message, []config.Ref) {
-	return in.Name(), Build(in), hostOrigins(in)
+var Host = envoy.Generator[HostInput]{Type: envoy.VirtualHostType, Name: HostInput.Name, Make: func(in HostInput) (proto.Message, []config.Ref) {
+	return Build(in), hostOrigins(in)
 }}
 
 func hostOrigins(in HostInput) []config.Ref {
@@ -158,7 +158,7 @@ type TableInput struct {
 }
 
 // Table makes route configurations.
-var Table = envoy.Generator[TableInput]{Type: envoy.RouteType, Make: func(in TableInput) (string, proto.Message, []config.Ref) {
+var Table = envoy.Generator[TableInput]{Type: envoy.RouteType, Name: func(in TableInput) string { return in.Name }, Make: func(in TableInput) (proto.Message, []config.Ref) {
 	rc := &routev3.RouteConfiguration{
 		Name:                           in.Name,
 		IgnorePortInHostMatching:       true,
@@ -168,7 +168,7 @@ var Table = envoy.Generator[TableInput]{Type: envoy.RouteType, Make: func(in Tab
 		ResponseHeadersToRemove:        []string{NotDelivered},
 		Vhds:                           &routev3.Vhds{ConfigSource: envoy.ADS()},
 	}
-	return in.Name, rc, nil
+	return rc, nil
 }}
 
 // leftOver takes requests for hosts that no virtual host names.
