@@ -107,8 +107,10 @@ func (l *List) protobufHead() ([]byte, int) {
 	return binary.AppendUvarint(b, uint64(size)), size
 }
 
-// gatherSize is how much is collected before it is written.
-const gatherSize = 64 << 10
+// gatherSize is how much is collected before it is written. With the header of its
+// HTTP/2 frame such a piece fills one TLS record; a larger one would be sent as a
+// full record and a second of a few bytes, with a system call each.
+const gatherSize = 16<<10 - 9
 
 // gather appends p to b, writing b out when it would grow beyond gatherSize.
 func gather(w io.Writer, b, p []byte) ([]byte, error) {
