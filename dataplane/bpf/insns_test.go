@@ -21,6 +21,7 @@ func TestVerifierBudget(t *testing.T) {
 		"intercept":  {bpf.LoadIntercept, 4000},
 		"lookup":     {bpf.LoadLookup, 1000},
 		"masquerade": {bpf.LoadMasquerade, 20000},
+		"sockets":    {bpf.LoadSockets, 500}, // needs Linux 6.5
 	} {
 		spec, err := c.load()
 		if err != nil {

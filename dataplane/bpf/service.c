@@ -12,7 +12,7 @@
  * one's slot is filled from the last before the count shrinks, and the last
  * slot goes after that.
  */
-#include "common.h"
+#include "service.h"
 
 struct vip {
 	struct addr addr;
@@ -31,18 +31,6 @@ struct svc {
 struct slot {
 	__u32 svc;
 	__u32 index;
-};
-
-struct backend {
-	struct addr addr;
-	__be16 port;
-	__u16 pad;
-};
-
-/* A backend that is in force, of services where somebody remembers backends. */
-struct member {
-	__u32 svc;
-	struct backend backend;
 };
 
 struct affinity_key {
@@ -76,14 +64,6 @@ struct reverse_key {
 	__u32 pad;
 };
 
-/* A connected socket's Service, as long as its peer is this backend. */
-struct peer {
-	struct addr addr;
-	__be16 port;
-	__u16 pad;
-	struct backend backend;
-};
-
 struct ranges {
 	__u32 count;
 	struct range range[4];
@@ -106,14 +86,6 @@ struct {
 } backends SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1048576);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct member);
-	__type(value, __u32);
-} members SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct affinity_key);
@@ -133,13 +105,6 @@ struct {
 	__type(key, struct reverse_key);
 	__type(value, struct vip);
 } reverses SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct peer);
-} peers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -165,13 +130,6 @@ INLINE int is_service_address(const struct addr *a)
 	if (r->count > 2 && in_range(a, &r->range[2]))
 		return 1;
 	return r->count > 3 && in_range(a, &r->range[3]);
-}
-
-INLINE int is_member(__u32 svc, const struct backend *b)
-{
-	struct member m = { .svc = svc, .backend = *b };
-
-	return bpf_map_lookup_elem(&members, &m) != 0;
 }
 
 INLINE struct backend *random_backend(const struct svc *svc)
@@ -250,8 +208,11 @@ INLINE int connect(struct bpf_sock_addr *ctx, const struct addr *dst, struct bac
 	struct peer *peer;
 	int verdict;
 
-	if (!svc)
+	if (!svc) {
+		if (ctx->protocol == IPPROTO_UDP && ctx->sk) /* it may have been connected before */
+			bpf_sk_storage_delete(&peers, ctx->sk);
 		return vip.proto && is_service_address(dst) ? REFUSED : NOT_OURS;
+	}
 	verdict = choose(ctx, svc, b);
 	if (verdict != CHOSEN || !ctx->sk)
 		return verdict;
@@ -260,6 +221,7 @@ INLINE int connect(struct bpf_sock_addr *ctx, const struct addr *dst, struct bac
 		peer->addr = vip.addr;
 		peer->port = vip.port;
 		peer->backend = *b;
+		peer->svc = svc->id;
 	}
 	return CHOSEN;
 }

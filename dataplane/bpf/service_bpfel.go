@@ -68,6 +68,7 @@ type ServicePeer struct {
 	Port    uint16
 	Pad     uint16
 	Backend ServiceBackend
+	Svc     uint32
 }
 
 type ServiceRanges struct {

@@ -52,6 +52,8 @@ type Balancer struct {
 	stray      Plan // left by an earlier process, removed with the first full state
 	nextID     uint32
 	generation uint64
+
+	departed chan struct{} // wakes Run: UDP backends are gone
 }
 
 // New checks the configuration and touches nothing.
@@ -65,7 +67,7 @@ func New(cfg Config) (*Balancer, error) {
 	if len(cfg.Ranges) > 4 {
 		return nil, fmt.Errorf("configure services: %d address ranges: at most 4 are served", len(cfg.Ranges))
 	}
-	return &Balancer{cfg: cfg, owners: map[string][]vip{}, owner: map[vip]string{}}, nil
+	return &Balancer{cfg: cfg, owners: map[string][]vip{}, owner: map[vip]string{}, departed: make(chan struct{}, 1)}, nil
 }
 
 // Open loads the programs or adopts the tables of an earlier process, and
@@ -257,14 +259,17 @@ func (b *Balancer) set(f *frontend) error {
 		}
 	}
 	b.entries[f.vip] = next
+	b.noteDeparted(f.vip, plan)
 	return err
 }
 
 func (b *Balancer) remove(v vip) error {
 	if e := b.entries[v]; e != nil {
-		if err := b.tables.apply(remove(v, e)); err != nil {
+		plan := remove(v, e)
+		if err := b.tables.apply(plan); err != nil {
 			return err
 		}
+		b.noteDeparted(v, plan)
 	}
 	delete(b.entries, v)
 	delete(b.owner, v)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -254,6 +255,67 @@ func (w *world) ask(c *net.UDPConn, to netip.AddrPort) string {
 		w.t.Errorf("the answer comes from %s, want %s", got, to)
 	}
 	return string(buf[:n])
+}
+
+// TestKernelConnectedDatagrams: a connected socket whose backend is gone is told,
+// and its next connection reaches a live one. Others are left alone.
+func TestKernelConnectedDatagrams(t *testing.T) {
+	w := newWorld(t)
+	for _, p := range w.pods {
+		w.serveUDP(netip.AddrPortFrom(p, 8080))
+	}
+	if err := w.b.Apply([]Service{web(endpoints(w.pods[0], w.pods[2]))}, 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.b.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	stay := w.ns.Command(t, "", "sleep", "100") // a namespace with a process in it, as a pod's
+	kerneltest.Start(t, stay)
+	var byService, direct net.Conn
+	var err1, err2 error
+	w.ns.Do(t, func() {
+		byService, err1 = net.Dial("udp", "10.96.0.5:80")
+		direct, err2 = net.Dial("udp", netip.AddrPortFrom(w.pods[0], 8080).String())
+	})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer byService.Close()
+	defer direct.Close()
+	exchange := func(c net.Conn) error {
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := c.Read(make([]byte, 64))
+		return err
+	}
+	if err := errors.Join(exchange(byService), exchange(direct)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.b.Update(web(endpoints(w.pods[1], w.pods[2]))); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(deadline); {
+		err = exchange(byService)
+	}
+	if !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("a socket whose backend is gone: %v, want it aborted", err)
+	}
+	if err := exchange(direct); err != nil {
+		t.Errorf("a socket connected to the pod itself: %v", err)
+	}
+	if answer, _, err := w.dial("udp", "10.96.0.5:80"); answer != netip.AddrPortFrom(w.pods[1], 8080).String() {
+		t.Errorf("connected again: %q, %v", answer, err)
+	}
 }
 
 func TestKernelAffinity(t *testing.T) {
