@@ -138,11 +138,11 @@ func (c *call) eventEncoder() (func([]byte, *cache.Event) []byte, error) {
 	case c.format.As != "":
 		return c.convertedEvents()
 	case c.format.Type == typeProtobuf:
-		return func(b []byte, e *cache.Event) []byte { return append(b, e.Protobuf()...) }, nil
+		return func(b []byte, e *cache.Event) []byte { return e.AppendProtobuf(b) }, nil
 	case c.format.Type == typeYAML:
 		return nil, errNotAcceptable()
 	}
-	return func(b []byte, e *cache.Event) []byte { return append(b, e.JSON()...) }, nil
+	return func(b []byte, e *cache.Event) []byte { return e.AppendJSON(b) }, nil
 }
 
 // convertedEvents shows objects as tables or metadata. A table's columns come
