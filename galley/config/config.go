@@ -144,6 +144,21 @@ func FromVirtualService(o *networkingv1.VirtualService, clusterDomain string) *V
 	return v
 }
 
+// Keys are the names under which it is found: its hosts or, for one that others
+// delegate to and that has none, DelegateKey.
+func (v *VirtualService) Keys() []string {
+	if len(v.Hosts) == 0 {
+		return []string{DelegateKey(v.Namespace, v.Name)}
+	}
+	return v.Hosts
+}
+
+// DelegateKey stands in the place of a host for a VirtualService without any.
+func DelegateKey(namespace, name string) string { return "delegate:" + namespace + "/" + name }
+
+// IsDelegateKey says whether a key is one of those.
+func IsDelegateKey(key string) bool { return strings.HasPrefix(key, "delegate:") }
+
 // Gateways qualifies names of gateways; none means the sidecars.
 func Gateways(names []string, namespace string) []string {
 	if len(names) == 0 {

@@ -113,7 +113,7 @@ func (m *Mesh) Hosts(yield func(host string) bool) {
 		}
 	}
 	for h := range m.virtuals.All() {
-		if _, dup := m.services.Get(h); !dup && !yield(h) {
+		if _, dup := m.services.Get(h); !dup && !config.IsDelegateKey(h) && !yield(h) {
 			return
 		}
 	}

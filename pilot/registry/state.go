@@ -205,7 +205,7 @@ func (s *State) virtual(o *networkingv1.VirtualService, gone bool) {
 	}
 	s.count(callersOf(old), -1)
 	s.count(callersOf(next), +1)
-	for _, host := range s.virtuals.replace(o.Namespace+"/"+o.Name, old, next, func(v *config.VirtualService) []string { return v.Hosts }) {
+	for _, host := range s.virtuals.replace(o.Namespace+"/"+o.Name, old, next, (*config.VirtualService).Keys) {
 		s.edit.VirtualServices(host, s.virtuals.group(host, func(a, b *config.VirtualService) int { return a.Older(b.Meta) }))
 	}
 }

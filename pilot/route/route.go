@@ -74,6 +74,9 @@ func HTTP(r *model.Reader, who policy.Caller, host string, port uint32) Table {
 	var rules []Rule
 	for _, h := range v.Spec.GetHttp() {
 		found := expand(r, who, v, h, port)
+		if h.GetDelegate() != nil {
+			found = delegated(r, who, v, h, port)
+		}
 		rules = append(rules, found...)
 		if n := len(found); n > 0 && found[n-1].Match == nil {
 			break // nothing gets past it
@@ -83,12 +86,17 @@ func HTTP(r *model.Reader, who policy.Caller, host string, port uint32) Table {
 }
 
 func expand(r *model.Reader, who policy.Caller, v *config.VirtualService, h *networking.HTTPRoute, port uint32) []Rule {
+	return expandAs(r, who, v, h, h.GetMatch(), port)
+}
+
+// expandAs is expand under other conditions than the route's own.
+func expandAs(r *model.Reader, who policy.Caller, v *config.VirtualService, h *networking.HTTPRoute, conditions []*networking.HTTPMatchRequest, port uint32) []Rule {
 	rule := Rule{Route: h, To: destinations(r, who, v, h.GetRoute(), port), Mirrors: mirrors(r, who, v, h, port)}
-	if len(h.GetMatch()) == 0 {
+	if len(conditions) == 0 {
 		return []Rule{rule}
 	}
 	var out []Rule
-	for _, m := range h.GetMatch() {
+	for _, m := range conditions {
 		if !applies(m, who, v, port) {
 			continue
 		}

@@ -44,6 +44,9 @@ func (o Outbound) initial(m *model.Mesh) []string {
 func (o Outbound) concerned(k model.Key) []string {
 	switch k.Kind {
 	case model.KindService, model.KindVirtualService:
+		if config.IsDelegateKey(k.Name) {
+			return nil
+		}
 		return []string{unitHost + k.Name, unitEndpoints + k.Name}
 	}
 	return nil
