@@ -14,8 +14,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-
-	"github.com/xebec-mesh/xebec/dataplane/conntrack"
 )
 
 const (
@@ -358,17 +356,15 @@ func (n *Network) checkAttachment(a Attachment) error {
 	return n.wiring(le).check(n.host, pod)
 }
 
-// Del takes the interface away and frees the addresses; nothing there is not an error.
+// Del takes the interface away and frees the addresses; nothing there is not an
+// error. While Run runs, the interface is out of use at once and gone soon.
 func (n *Network) Del(ctx context.Context, a Attachment) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("delete pod interface: %w", err)
 	}
-	err := removeLink(n.host, makeNames(a.ID, a.IfName).host)
-	if le, getErr := n.leases.get(a.ID, a.IfName); getErr == nil && n.flows != nil {
-		for _, p := range n.cfg.PodCIDRs {
-			_, forgetErr := conntrack.Forget(n.flows, nth(p, le.Index))
-			err = errors.Join(err, forgetErr)
-		}
+	err := n.retire(makeNames(a.ID, a.IfName).host)
+	if le, getErr := n.leases.get(a.ID, a.IfName); getErr == nil {
+		err = errors.Join(err, n.forgetFlows(le.Index))
 	}
 	if err == nil { // an address whose interface is still there must not be given away
 		err = n.leases.release(a.ID, a.IfName)

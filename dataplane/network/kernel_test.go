@@ -475,6 +475,50 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestRetired: while Run runs, deleted pods are unreachable at once, their
+// interfaces go together soon after, and the others stay.
+func TestRetired(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.n.Run(ctx) }()
+	for deadline := time.Now().Add(5 * time.Second); !w.n.running.Load() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	stays := w.pod("stays")
+	w.serve(stays.NetNS, ":8080")
+	var gone []netip.Addr
+	for i := range 10 {
+		p := w.pod(fmt.Sprint("goes", i))
+		w.serve(p.NetNS, ":8080")
+		gone = append(gone, p.addrs[0])
+	}
+	for i, a := range gone {
+		if err := w.n.Del(ctx, Attachment{ID: fmt.Sprint("goes", i)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.ask(w.node, "udp", netip.AddrPortFrom(a, 8080).String(), 1); err == nil {
+			t.Errorf("%s answers after it was deleted", a)
+		}
+	}
+	count := 0
+	for deadline := time.Now().Add(5 * time.Second); count != 3 && time.Now().Before(deadline); {
+		links, err := w.node.Net.LinkList()
+		if err != nil {
+			t.Fatal(err)
+		}
+		count = len(links)
+	}
+	if count != 3 {
+		t.Errorf("%d interfaces, want lo, up0 and that of the pod that stays", count)
+	}
+	w.want(w.node, stays.addrs[0], nodeAddr(stays.addrs[0]))
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUplinkChanges: another address of the uplink is used at once.
 func TestUplinkChanges(t *testing.T) {
 	w := newWorld(t)

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -51,6 +52,9 @@ type Network struct {
 	host   *netlink.Handle
 	bpf    bpf.MasqueradeObjects
 	flows  conntrack.Table
+
+	running atomic.Bool   // Run removes what Del retires
+	dying   chan struct{} // wakes it
 
 	mu      sync.Mutex
 	mtu     int
@@ -97,7 +101,7 @@ func New(cfg Config) (*Network, error) {
 	if len(cfg.Cluster) == 0 {
 		cfg.Cluster = cfg.PodCIDRs
 	}
-	n := &Network{cfg: cfg, node: -1, uplinks: map[int]uplink{}}
+	n := &Network{cfg: cfg, node: -1, uplinks: map[int]uplink{}, dying: make(chan struct{}, 1)}
 	n.leases = leases{dir: cfg.State, first: 2, last: capacity(cfg.PodCIDRs)}
 	if n.leases.last < n.leases.first {
 		return nil, fmt.Errorf("configure pod network: %v has no address for a pod", cfg.PodCIDRs)
@@ -131,6 +135,9 @@ func (n *Network) open() error {
 		return err
 	}
 	if err := n.leases.open(); err != nil {
+		return err
+	}
+	if err := n.reap(); err != nil {
 		return err
 	}
 	if err := n.setSysctls(); err != nil {
@@ -172,7 +179,8 @@ func (n *Network) Close() error {
 	return n.bpf.Close()
 }
 
-// Run follows the uplinks' addresses and expires translations until ctx ends.
+// Run follows the uplinks' addresses, removes what Del retired, and expires
+// translations until ctx ends.
 // Pods keep their network when it returns.
 func (n *Network) Run(ctx context.Context) error {
 	changes := make(chan struct{}, 1)
@@ -181,10 +189,17 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
+	n.running.Store(true)
+	defer n.running.Store(false)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-n.dying:
+			if err := n.reap(); err != nil {
+				n.cfg.Log.Error("remove interfaces of pods that are gone", "err", err)
+			}
+			continue
 		case <-changes:
 		case <-tick.C: // the kernel drops notices when there are many at once
 			n.expire()
