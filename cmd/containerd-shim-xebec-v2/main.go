@@ -25,6 +25,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "pause" {
+		pause()
+		return
+	}
 	// What a shim logs ends in the daemon's standard error. Its errors reach the
 	// daemon as answers; what it would print beside them is noise of its ending.
 	_ = log.SetLevel("fatal")

@@ -44,7 +44,8 @@ const (
 	LabelPodNamespace = "io.kubernetes.pod.namespace"
 	LabelName         = "io.kubernetes.container.name"
 	LabelAttempt      = "xebec.io/attempt"
-	LabelOwner        = "xebec.io/node-agent" // one containerd may serve several agents in tests
+	LabelStopSignal   = "xebec.io/stop-signal" // the image's
+	LabelOwner        = "xebec.io/node-agent"  // one containerd may serve several agents in tests
 )
 
 // Config is what a Runtime works with.
@@ -146,9 +147,10 @@ func (r *Runtime) Create(ctx context.Context, req Request, root *Rootfs, out Out
 	if err != nil {
 		return nil, fmt.Errorf("encode spec of container %s: %w", req.ID, err)
 	}
-	c := &Container{r: r, ID: req.ID, labels: map[string]string{
+	c := &Container{r: r, ID: req.ID, Image: req.Container.Image, labels: map[string]string{
 		LabelPodUID: string(req.Pod.UID), LabelPodName: req.Pod.Name, LabelPodNamespace: req.Pod.Namespace,
-		LabelName: req.Container.Name, LabelAttempt: strconv.Itoa(req.Attempt), LabelOwner: r.cfg.Owner,
+		LabelStopSignal: req.Image.StopSignal,
+		LabelName:       req.Container.Name, LabelAttempt: strconv.Itoa(req.Attempt), LabelOwner: r.cfg.Owner,
 	}}
 	record := containers.Container{
 		ID: req.ID, Labels: c.labels, Image: req.Container.Image, Spec: anySpec,
@@ -235,7 +237,7 @@ func (r *Runtime) List(ctx context.Context) ([]*Container, error) {
 	var g errgroup.Group
 	g.SetLimit(16)
 	for i, rec := range records {
-		c := &Container{r: r, ID: rec.ID, labels: rec.Labels, CreatedAt: rec.CreatedAt}
+		c := &Container{r: r, ID: rec.ID, Image: rec.Image, labels: rec.Labels, CreatedAt: rec.CreatedAt}
 		out[i] = c
 		g.Go(func() error {
 			resp, err := r.cfg.Client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: c.ID})
@@ -277,6 +279,7 @@ const (
 // Container is one container in containerd.
 type Container struct {
 	ID        string
+	Image     string // reference, as the pod had it
 	PID       uint32
 	State     State // as List found it
 	CreatedAt time.Time

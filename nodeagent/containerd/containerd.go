@@ -48,7 +48,6 @@ type Config struct {
 // Daemon is the node's containerd.
 type Daemon struct {
 	cfg    Config
-	mu     sync.Mutex
 	ready  chan struct{}
 	client *client.Client
 }

@@ -148,16 +148,8 @@ func (n *Network) list(podCIDRs []string) (*libcni.NetworkConfigList, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read CNI configuration in %s: %w", n.cfg.ConfDir, err)
 	}
-	slices.Sort(files)
-	for _, file := range files {
-		if filepath.Ext(file) == ".conflist" {
-			return libcni.ConfListFromFile(file)
-		}
-		conf, err := libcni.ConfFromFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read CNI configuration %s: %w", file, err)
-		}
-		return libcni.ConfListFromConf(conf)
+	if len(files) > 0 {
+		return fromFile(slices.Min(files))
 	}
 	if n.cfg.Plugin == nil {
 		return nil, fmt.Errorf("no CNI configuration in %s", n.cfg.ConfDir)
@@ -166,6 +158,17 @@ func (n *Network) list(podCIDRs []string) (*libcni.NetworkConfigList, error) {
 		return nil, errors.New("the node has no pod address range yet (spec.podCIDRs)")
 	}
 	return n.own(podCIDRs)
+}
+
+func fromFile(file string) (*libcni.NetworkConfigList, error) {
+	if filepath.Ext(file) == ".conflist" {
+		return libcni.ConfListFromFile(file)
+	}
+	conf, err := libcni.ConfFromFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read CNI configuration %s: %w", file, err)
+	}
+	return libcni.ConfListFromConf(conf)
 }
 
 func (n *Network) own(podCIDRs []string) (*libcni.NetworkConfigList, error) {

@@ -35,6 +35,9 @@ func (s Spaces) IPC() string { return s.dir + ".ipc" }
 // UTS is the path of the UTS namespace.
 func (s Spaces) UTS() string { return s.dir + ".uts" }
 
+// PID is the path of the process namespace, of a pod that shares one.
+func (s Spaces) PID() string { return s.dir + ".pid" }
+
 // Exist says whether the namespaces are pinned.
 func (s Spaces) Exist() bool {
 	var st unix.Statfs_t

@@ -81,9 +81,9 @@ func (a *actor) adoptContainer(c *container.Container, exits map[string]record) 
 		a.dead = append(a.dead, c)
 		return
 	}
-	u.Attempt, u.ID, u.StartedAt = c.Attempt()+1, c.ID, c.CreatedAt
+	u.Attempt, u.ID, u.Image, u.StartedAt = c.Attempt()+1, c.ID, c.Image, c.CreatedAt
 	if st := apiStatus(a.pod, name); st != nil {
-		u.ImageID, u.Image = st.ImageID, st.Image
+		u.ImageID = st.ImageID
 		if u.Last == nil {
 			u.Last = st.LastTerminationState.Terminated
 		}

@@ -35,10 +35,10 @@ func (u *Unit) next() {
 	u.Attempt++
 }
 
-func (o *Observed) started(name, id, imageID string, at time.Time) {
+func (o *Observed) started(name, id, image, imageID string, at time.Time) {
 	u := o.unit(name)
 	u.next()
-	u.Stage, u.StartedAt, u.ID, u.ImageID = Running, at, id, imageID
+	u.Stage, u.StartedAt, u.ID, u.Image, u.ImageID = Running, at, id, image, imageID
 	u.Wait, u.WaitMessage, u.Failures, u.FailedAt = "", "", 0, time.Time{}
 	u.Started, u.Ready, u.Kill = false, false, ""
 }

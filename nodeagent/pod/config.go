@@ -79,6 +79,7 @@ type Recorder interface {
 // Shims has shims ready for pods.
 type Shims interface {
 	Take(ctx context.Context) (*shim.Shim, error)
+	Pause(path, cgroup string) error // the first process of a shared process namespace
 }
 
 // Mesh puts a sidecar's interception around a pod.

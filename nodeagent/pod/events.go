@@ -116,7 +116,7 @@ type started struct {
 }
 
 func (e started) hear(a *actor) {
-	a.o.started(e.name, e.id, e.imageID, e.at)
+	a.o.started(e.name, e.id, e.in.c.Image, e.imageID, e.at)
 	a.live[e.name] = e.in
 	a.watchProbes(e.name, e.in)
 	a.sweep()

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/xebec-mesh/xebec/nodeagent/container"
@@ -202,19 +203,6 @@ func ready(p *corev1.Pod) bool {
 		}
 	}
 	return false
-}
-
-func (m *machine) logs(name, container string) string {
-	m.Helper()
-	v, err := m.mgr.Find(m.Context(), "default", name)
-	if err != nil {
-		m.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := logs.Read(m.Context(), v.Containers[container].Log, logs.Query{Tail: -1}, &b, &b); err != nil {
-		m.Fatal(err)
-	}
-	return b.String()
 }
 
 func (m *machine) delete(name string) {
@@ -469,6 +457,34 @@ func TestSidecars(t *testing.T) {
 	m.empty()
 }
 
+// Containers that share a process namespace see each other.
+func TestSharedProcesses(t *testing.T) {
+	m := newMachine(t)
+	p := newPod("shared", "cat=/proc/1/cmdline", "print=", "sleep=1h")
+	yes := true
+	p.Spec.ShareProcessNamespace = &yes
+	m.create(p)
+	m.until("shared", "ready", ready)
+	if log := m.settled("shared", "app", "printed", func(s string) bool { return s != "" }); !strings.Contains(log, "pause") {
+		t.Errorf("process 1 is %q", log)
+	}
+	m.delete("shared")
+	m.empty()
+}
+
+// A new image in the object replaces the container.
+func TestImageChange(t *testing.T) {
+	m := newMachine(t)
+	m.create(newPod("swap", "sleep=1h"))
+	m.until("swap", "ready", ready)
+	if _, err := m.pods.Patch(t.Context(), "default", "swap", types.StrategicMergePatchType, []byte(`{"spec":{"containers":[{"name":"app","image":"docker.io/library/none:v2","imagePullPolicy":"Never"}]}}`), ""); err != nil {
+		t.Fatal(err)
+	}
+	m.until("swap", "waiting for the new image", waitingFor("ErrImageNeverPull"))
+	m.delete("swap")
+	m.empty()
+}
+
 // Probes restart what is not alive and mark what is not ready.
 func TestProbes(t *testing.T) {
 	m := newMachine(t)
@@ -478,7 +494,7 @@ func TestProbes(t *testing.T) {
 	p.Spec.Containers[0].Args = []string{"sleep=1h"}
 	p.Spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "once=/shared/x"}}}, PeriodSeconds: 1, FailureThreshold: 1}
 	m.create(p)
-	p = m.until("sick", "restarted", func(p *corev1.Pod) bool {
+	m.until("sick", "restarted", func(p *corev1.Pod) bool {
 		return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1
 	})
 	web := newPod("web", "serve=127.0.0.1:8080")

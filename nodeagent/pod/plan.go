@@ -201,7 +201,9 @@ func keep(p *Plan, pod *corev1.Pod, o *Observed, c *corev1.Container, now time.T
 	u := o.unit(c.Name)
 	switch u.Stage {
 	case Running:
-		if u.Kill != "" {
+		if u.Image != "" && u.Image != c.Image {
+			p.do(Action{Verb: Stop, Container: c.Name, By: now.Add(grace(pod)), Reason: "Container " + c.Name + " definition changed, will be restarted"})
+		} else if u.Kill != "" {
 			p.do(Action{Verb: Stop, Container: c.Name, By: now.Add(grace(pod)), Reason: u.Kill})
 		}
 	case Idle:

@@ -97,7 +97,7 @@ func (s *story) wait(args []string) error {
 
 func (s *story) started(args []string) error {
 	name := args[0]
-	s.o.started(name, fmt.Sprintf("%s-%d", name, s.o.unit(name).Attempt), "", s.now)
+	s.o.started(name, fmt.Sprintf("%s-%d", name, s.o.unit(name).Attempt), containerOf(s.pod, name).Image, "", s.now)
 	c := containerOf(s.pod, name)
 	if c.StartupProbe == nil {
 		s.o.probed(name, probe.Result{Kind: probe.Startup, OK: true})

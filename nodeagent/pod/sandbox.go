@@ -137,24 +137,39 @@ func (h home) build(ctx context.Context, cfg Config, pod *corev1.Pod, host Host,
 	})
 	if err := g.Wait(); err != nil {
 		if reason != "FailedMount" {
-			err = fmt.Errorf("Failed to create pod sandbox: %w", err) //nolint:staticcheck // the words that users know
+			err = &sandboxError{err}
 		}
 		return reason, err
 	}
 	return "", nil
 }
 
+// sandboxError has the words that users know.
+type sandboxError struct{ err error }
+
+func (e *sandboxError) Error() string { return "Failed to create pod sandbox: " + e.err.Error() }
+func (e *sandboxError) Unwrap() error { return e.err }
+
 // connect makes the namespaces and connects them to the pod network.
 func (h home) connect(ctx context.Context, cfg Config, pod *corev1.Pod, host Host, s *sandbox, name, fqdn string) error {
 	spaces := h.spaces()
 	if spaces.Exist() { // a failed attempt's
 		_ = cfg.Network.Del(ctx, h.networkPod(pod, host))
+		shim.EndPause(spaces.PID())
 		if err := spaces.Remove(); err != nil {
 			return err
 		}
 	}
 	if err := spaces.Create(name, sysctls(pod)); err != nil {
 		return err
+	}
+	if isTrue(pod.Spec.ShareProcessNamespace) {
+		if cfg.Shims == nil {
+			return errors.New("shareProcessNamespace is not supported without shims of our own")
+		}
+		if err := cfg.Shims.Pause(spaces.PID(), cgroup(cfg, pod)+"/pause"); err != nil {
+			return err
+		}
 	}
 	close(s.spaces)
 	ips, err := cfg.Network.Add(ctx, h.networkPod(pod, host))
@@ -287,6 +302,7 @@ func (h home) demolish(ctx context.Context, cfg Config, pod *corev1.Pod, host Ho
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	shim.EndPause(h.spaces().PID())
 	if address, err := os.ReadFile(h.shim()); err == nil {
 		shim.End(string(address))
 	}

@@ -221,6 +221,9 @@ func (l *launch) create(ctx context.Context, img *image.Image, root *container.R
 	if !l.pod.Spec.HostNetwork {
 		sp := l.home.spaces()
 		req.Namespaces = container.Namespaces{Net: sp.Net(), IPC: sp.IPC(), UTS: sp.UTS()}
+		if isTrue(l.pod.Spec.ShareProcessNamespace) {
+			req.Namespaces.PID = sp.PID()
+		}
 	}
 	req.Hostname, _ = hostname(l.pod, l.host)
 	if ctx.Err() != nil {

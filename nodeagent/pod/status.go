@@ -19,6 +19,7 @@ func Status(pod *corev1.Pod, o *Observed, shown []corev1.PodCondition, hostIPs [
 		NominatedNodeName:          pod.Status.NominatedNodeName,
 		ResourceClaimStatuses:      pod.Status.ResourceClaimStatuses,
 		EphemeralContainerStatuses: pod.Status.EphemeralContainerStatuses,
+		ObservedGeneration:         pod.Generation,
 		Phase:                      phase(pod, o),
 	}
 	if o.End != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -123,7 +124,7 @@ func (a *actor) stopNow(l *launch, in *instance, by time.Time, ip string) {
 			}
 		}
 		if ctx.Err() == nil {
-			a.signal(ctx, in, stopSignal(l.c))
+			a.signal(ctx, in, stopSignal(l.c, in.c.Label(container.LabelStopSignal)))
 		}
 	}()
 	timer := time.NewTimer(by.Sub(a.m.cfg.Now()))
@@ -151,11 +152,18 @@ func (a *actor) signal(ctx context.Context, in *instance, sig syscall.Signal) {
 	}
 }
 
-func stopSignal(c *corev1.Container) syscall.Signal {
+// stopSignal is the container's own, else its image's, else SIGTERM.
+func stopSignal(c *corev1.Container, image string) syscall.Signal {
 	if l := c.Lifecycle; l != nil && l.StopSignal != nil {
 		if s := unix.SignalNum(string(*l.StopSignal)); s != 0 {
 			return s
 		}
+	}
+	if s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(image), "SIG")); s != 0 {
+		return s
+	}
+	if n, err := strconv.Atoi(image); err == nil && n > 0 {
+		return syscall.Signal(n)
 	}
 	return syscall.SIGTERM
 }

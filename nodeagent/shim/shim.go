@@ -46,7 +46,6 @@ type Config struct {
 type Pool struct {
 	cfg   Config
 	spare chan result
-	wg    sync.WaitGroup
 }
 
 type result struct {

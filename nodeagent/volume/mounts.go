@@ -69,7 +69,7 @@ func propagation(p *corev1.MountPropagationMode) string {
 // whoever writes to the volume gains nothing by racing us.
 func pinSubPath(vol Mounted, sub, to string, readOnly bool) (string, error) {
 	if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-		return "", fmt.Errorf("subPath %q: want a relative path without ..", sub)
+		return "", fmt.Errorf("subPath %q: want a relative path with no .. in it", sub)
 	}
 	root, err := unix.Open(vol.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
