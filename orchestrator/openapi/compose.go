@@ -17,7 +17,7 @@ type object = map[string]any
 
 // composeV3 is the document of one group version.
 func (s *Server) composeV3(kinds []*resource.Kind) ([]byte, error) {
-	defs, err := loadDefinitions()
+	defs, err := libraryV3.read()
 	if err != nil {
 		return nil, err
 	}
@@ -29,11 +29,11 @@ func (s *Server) composeV3(kinds []*resource.Kind) ([]byte, error) {
 			at(paths, o.path)[o.method] = o.v3()
 		}
 		if k.Custom {
-			if err := s.addCustom(k, defs.V3, schemas, refV3); err != nil {
+			if err := s.addCustom(k, defs, schemas, refV3); err != nil {
 				return nil, err
 			}
 		}
-		reach(defs.V3, schemas, refV3, models(ops)...)
+		reach(defs, schemas, refV3, models(ops)...)
 	}
 	return json.Marshal(object{
 		"openapi":    "3.0.0",
@@ -46,7 +46,7 @@ func (s *Server) composeV3(kinds []*resource.Kind) ([]byte, error) {
 
 // composeV2 is the document of everything.
 func (s *Server) composeV2(kinds []*resource.Kind) ([]byte, error) {
-	defs, err := loadDefinitions()
+	defs, err := libraryV2.read()
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,11 @@ func (s *Server) composeV2(kinds []*resource.Kind) ([]byte, error) {
 			at(paths, o.path)[o.method] = o.v2()
 		}
 		if k.Custom {
-			if err := s.addCustom(k, defs.V2, schemas, refV2); err != nil {
+			if err := s.addCustom(k, defs, schemas, refV2); err != nil {
 				return nil, err
 			}
 		}
-		reach(defs.V2, schemas, refV2, models(ops)...)
+		reach(defs, schemas, refV2, models(ops)...)
 	}
 	return json.Marshal(object{
 		"swagger":             "2.0",
@@ -86,7 +86,7 @@ func at(paths object, path string) object {
 }
 
 // addCustom adds a custom kind's schema and that of its list.
-func (s *Server) addCustom(k *resource.Kind, defs, into map[string]json.RawMessage, prefix string) error {
+func (s *Server) addCustom(k *resource.Kind, defs definitions, into map[string]json.RawMessage, prefix string) error {
 	v2, v3 := anyObject(), anyObject()
 	if c, ok := s.cfg.Custom(k.GroupVersionKind); ok {
 		var err error

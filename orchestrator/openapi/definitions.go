@@ -5,10 +5,11 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
-	"weak"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -17,32 +18,66 @@ import (
 
 // definitions are the schemas of Kubernetes' own types by model name, each as it
 // stands in a document.
-type definitions struct {
-	V2 map[string]json.RawMessage `json:"v2"`
-	V3 map[string]json.RawMessage `json:"v3"`
+type definitions map[string]json.RawMessage
+
+// library holds the definitions of one version of OpenAPI while they are in use:
+// they are read in a few milliseconds and let go when nobody asks for a while.
+type library struct {
+	gzip []byte
+
+	mu     sync.Mutex
+	loaded definitions
+	idle   *time.Timer
 }
 
-// loaded is the last definitions that were read, for as long as anybody uses them.
-var loaded struct {
-	sync.Mutex
-	weak.Pointer[definitions]
-}
+const keepDefinitions = 30 * time.Second
 
-func loadDefinitions() (*definitions, error) {
-	loaded.Lock()
-	defer loaded.Unlock()
-	if d := loaded.Value(); d != nil {
-		return d, nil
+var (
+	libraryV2 = &library{gzip: definitionsV2}
+	libraryV3 = &library{gzip: definitionsV3}
+)
+
+func (l *library) read() (definitions, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.loaded == nil {
+		d, err := parseDefinitions(l.gzip)
+		if err != nil {
+			return nil, fmt.Errorf("read definitions: %w", err)
+		}
+		l.loaded = d
 	}
-	zip, err := gzip.NewReader(bytes.NewReader(definitionsGzip))
+	if l.idle == nil {
+		l.idle = time.AfterFunc(keepDefinitions, l.drop)
+	} else {
+		l.idle.Reset(keepDefinitions)
+	}
+	return l.loaded, nil
+}
+
+func (l *library) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loaded = nil
+}
+
+func parseDefinitions(compressed []byte) (definitions, error) {
+	zip, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
-		return nil, fmt.Errorf("read definitions: %w", err)
+		return nil, err
 	}
-	d := &definitions{}
-	if err := json.NewDecoder(zip).Decode(d); err != nil {
-		return nil, fmt.Errorf("read definitions: %w", err)
+	raw, err := io.ReadAll(zip)
+	if err != nil {
+		return nil, err
 	}
-	loaded.Pointer = weak.Make(d)
+	d := definitions{}
+	for line := range bytes.Lines(raw) {
+		name, schema, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+		if !ok {
+			return nil, fmt.Errorf("line %.40q has no schema", line)
+		}
+		d[string(name)] = schema
+	}
 	return d, nil
 }
 

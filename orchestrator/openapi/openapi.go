@@ -1,7 +1,7 @@
 // Package openapi describes the API to its clients: /openapi/v2 and /openapi/v3.
 //
 //	in:   the kinds that are served; the schemas of Kubernetes' own types
-//	      (definitions_gen.json.gz, made by ./generate); the schemas of custom kinds
+//	      (definitions_v2_gen.gz and _v3_, made by ./generate); the schemas of custom kinds
 //	out:  OpenAPI documents, compressed, with hash and ETag
 //
 // Nothing happens at start. A document is composed when it is first asked for,
@@ -33,8 +33,11 @@ import (
 	"github.com/xebec-mesh/xebec/orchestrator/resource"
 )
 
-//go:embed definitions_gen.json.gz
-var definitionsGzip []byte
+//go:embed definitions_v2_gen.gz
+var definitionsV2 []byte
+
+//go:embed definitions_v3_gen.gz
+var definitionsV3 []byte
 
 // Config says what is described.
 type Config struct {
@@ -227,8 +230,10 @@ func (s *Server) version(kinds []*resource.Kind) string {
 }
 
 var definitionsVersion = sync.OnceValue(func() string {
-	sum := sha256.Sum256(definitionsGzip)
-	return hex.EncodeToString(sum[:])
+	h := sha256.New()
+	h.Write(definitionsV2)
+	h.Write(definitionsV3)
+	return hex.EncodeToString(h.Sum(nil))
 })
 
 func byVersion(kinds []*resource.Kind) map[schema.GroupVersion][]*resource.Kind {

@@ -48,7 +48,7 @@ func (s *Server) Types(k *resource.Kind) (managedfields.TypeConverter, error) {
 }
 
 func (s *Server) modelsOf(k *resource.Kind) (map[string]*spec.Schema, error) {
-	defs, err := loadDefinitions()
+	defs, err := libraryV3.read()
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +57,12 @@ func (s *Server) modelsOf(k *resource.Kind) (map[string]*spec.Schema, error) {
 		if _, ok := s.cfg.Custom(k.GroupVersionKind); !ok {
 			return nil, nil
 		}
-		if err := s.addCustom(k, defs.V3, raw, refV3); err != nil {
+		if err := s.addCustom(k, defs, raw, refV3); err != nil {
 			return nil, err
 		}
 		delete(raw, listName(k))
 	}
-	reach(defs.V3, raw, refV3, modelName(k))
+	reach(defs, raw, refV3, modelName(k))
 	out := make(map[string]*spec.Schema, len(raw))
 	for name, text := range raw {
 		schema := &spec.Schema{}

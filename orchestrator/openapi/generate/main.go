@@ -1,8 +1,8 @@
 // Command generate writes the OpenAPI definitions of Kubernetes' own types.
 //
 //	in:   the doc comments and tags of k8s.io/api, read by openapi-gen
-//	out:  ../definitions_gen.json.gz: for each model its schema as OpenAPI v2 and
-//	      as v3 has it, with "#/definitions/" and "#/components/schemas/" references
+//	out:  ../definitions_v2_gen.gz and ../definitions_v3_gen.gz: each model's schema on
+//	      a line behind its name, with "#/definitions/" or "#/components/schemas/" references
 //
 // It runs openapi-gen into a folder that it removes again, and then the program
 // in ./assemble over what came out. Run it by `go generate` after an upgrade of
@@ -68,7 +68,7 @@ func run() error {
 	if err := command("go", args...); err != nil {
 		return fmt.Errorf("run openapi-gen: %w", err)
 	}
-	if err := command("go", "run", "-tags", "assemble", "./generate/assemble", "definitions_gen.json.gz"); err != nil {
+	if err := command("go", "run", "-tags", "assemble", "./generate/assemble", "definitions_v2_gen.gz", "definitions_v3_gen.gz"); err != nil {
 		return fmt.Errorf("assemble definitions: %w", err)
 	}
 	return nil

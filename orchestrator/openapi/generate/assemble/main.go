@@ -1,6 +1,6 @@
 //go:build assemble
 
-// Command assemble turns what openapi-gen wrote into one compressed file.
+// Command assemble turns what openapi-gen wrote into two compressed files.
 // ../main.go runs it; it builds only then.
 package main
 
@@ -9,6 +9,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,29 +25,27 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1]); err != nil {
+	if err := run(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-type document struct {
-	V2 map[string]json.RawMessage `json:"v2"`
-	V3 map[string]json.RawMessage `json:"v3"`
-}
+// models are schemas by model name.
+type models map[string][]byte
 
-func run(file string) error {
-	doc := document{V2: map[string]json.RawMessage{}, V3: map[string]json.RawMessage{}}
+func run(v2File, v3File string) error {
 	kinds, err := kindsByModel()
 	if err != nil {
 		return err
 	}
+	v2, v3 := models{}, models{}
 	for name, d := range definitionsWith("#/definitions/") {
 		schema := d.Schema
-		if v2, ok := schema.Extensions[common.ExtensionV2Schema].(spec.Schema); ok {
-			schema = v2
+		if old, ok := schema.Extensions[common.ExtensionV2Schema].(spec.Schema); ok {
+			schema = old
 		}
-		if doc.V2[name], err = encode(schema, kinds[name]); err != nil {
+		if v2[name], err = encode(schema, kinds[name]); err != nil {
 			return err
 		}
 	}
@@ -55,11 +54,14 @@ func run(file string) error {
 		if schema.Extensions != nil {
 			delete(schema.Extensions, common.ExtensionV2Schema)
 		}
-		if doc.V3[name], err = encode(*util.WrapRefs(&schema), kinds[name]); err != nil {
+		if v3[name], err = encode(*util.WrapRefs(&schema), kinds[name]); err != nil {
 			return err
 		}
 	}
-	return write(file, doc)
+	if err := write(v2File, v2); err != nil {
+		return err
+	}
+	return write(v3File, v3)
 }
 
 func definitionsWith(prefix string) map[string]common.OpenAPIDefinition {
@@ -98,22 +100,25 @@ func kindsByModel() (map[string][]any, error) {
 	return out, nil
 }
 
-func encode(schema spec.Schema, kinds []any) (json.RawMessage, error) {
+func encode(schema spec.Schema, kinds []any) ([]byte, error) {
 	if len(kinds) > 0 {
 		schema.AddExtension("x-kubernetes-group-version-kind", kinds)
 	}
 	return json.Marshal(schema)
 }
 
-// write is reproducible: keys are sorted and the header has no time.
-func write(file string, doc document) error {
+// write is reproducible: names are sorted and the header has no time. A line is a
+// name, a space and its schema.
+func write(file string, m models) error {
 	var out bytes.Buffer
 	zip, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err != nil {
 		return err
 	}
-	if err := json.NewEncoder(zip).Encode(doc); err != nil {
-		return err
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if _, err := fmt.Fprintf(zip, "%s %s\n", name, m[name]); err != nil {
+			return err
+		}
 	}
 	if err := zip.Close(); err != nil {
 		return err
