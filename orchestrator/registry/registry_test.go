@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -26,49 +25,6 @@ import (
 	"github.com/xebec-mesh/xebec/orchestrator/store"
 )
 
-// widgets is a custom kind with two versions, as a definition would bring it.
-var widgets = &resource.Kind{
-	GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"},
-	Resource:         "widgets",
-	Singular:         "widget",
-	Namespaced:       true,
-	Custom:           true,
-	New: func() resource.Object {
-		u := &unstructured.Unstructured{}
-		u.SetAPIVersion("example.com/v1")
-		u.SetKind("Widget")
-		return u
-	},
-	Prune: func(o resource.Object) []string {
-		spec, _ := o.(*unstructured.Unstructured).Object["spec"].(map[string]any)
-		if _, ok := spec["unknown"]; ok {
-			delete(spec, "unknown")
-			return []string{"spec.unknown"}
-		}
-		return nil
-	},
-	Status: &resource.Subresource{PrepareUpdate: func(o, old resource.Object) {
-		o.(*unstructured.Unstructured).Object["spec"] = old.(*unstructured.Unstructured).Object["spec"]
-	}},
-}
-
-var widgetsOld = &resource.Kind{
-	GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Version: "v1alpha1", Kind: "Widget"},
-	Resource:         "widgets",
-	Namespaced:       true,
-	Custom:           true,
-	New:              func() resource.Object { return &unstructured.Unstructured{} },
-	View:             &resource.View{Of: widgets, To: version("example.com/v1"), From: version("example.com/v1alpha1")},
-}
-
-func version(v string) func(resource.Object) (resource.Object, error) {
-	return func(o resource.Object) (resource.Object, error) {
-		c := cache.Shallow(o).(*unstructured.Unstructured)
-		c.SetAPIVersion(v)
-		return c, nil
-	}
-}
-
 // world is a registry over a store in memory.
 type world struct {
 	testing.TB
@@ -83,9 +39,12 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func open(t testing.TB, s store.Store) *registry.Registry {
+func open(t testing.TB, s store.Store) *registry.Registry { return reopen(t, s, widgets, widgetsOld) }
+
+func reopen(t testing.TB, s store.Store, custom ...*resource.Kind) *registry.Registry {
 	t.Helper()
-	r, err := registry.New(registry.Config{Store: s, Kinds: append(resource.Kinds(), widgets, widgetsOld), Log: slog.New(slog.DiscardHandler)})
+	kinds := append(resource.Kinds()[:len(resource.Kinds()):len(resource.Kinds())], custom...)
+	r, err := registry.New(registry.Config{Store: s, Kinds: kinds, Log: slog.New(slog.DiscardHandler)})
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -508,48 +467,6 @@ func TestDeleteCollection(t *testing.T) {
 	check(t, err)
 	if len(l.Items) != 15 || len(left.Items) != 15 {
 		t.Errorf("deleted %d, left %d", len(l.Items), len(left.Items))
-	}
-}
-
-func TestCustom(t *testing.T) {
-	w := newWorld(t)
-	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget",
-		"metadata": map[string]any{"name": "w"}, "spec": map[string]any{"size": int64(1)}}}
-	w.create(on("example.com", "widgets", ""), u)
-	old := on("example.com", "widgets", "w")
-	old.Kind = widgetsOld
-	o := w.get(old)
-	if o.Obj.(*unstructured.Unstructured).GetAPIVersion() != "example.com/v1alpha1" || !strings.Contains(string(o.JSON()), `"apiVersion":"example.com/v1alpha1"`) {
-		t.Errorf("as v1alpha1: %s", o.JSON())
-	}
-	_, _, err := w.Patch(t.Context(), old, registry.Patch{Type: types.MergePatchType, Data: []byte(`{"spec":{"size":2}}`)})
-	check(t, err)
-	req := on("example.com", "widgets", "w")
-	req.FieldValidation = "Strict"
-	_, _, err = w.Patch(t.Context(), req, registry.Patch{Type: types.MergePatchType, Data: []byte(`{"spec":{"unknown":2}}`)})
-	wantError(t, err, apierrors.IsInvalid, `unknown field "spec.unknown"`)
-	_, _, err = w.Patch(t.Context(), req, registry.Patch{Type: types.StrategicMergePatchType, Data: []byte(`{}`)})
-	wantError(t, err, func(err error) bool { return apierrors.ReasonForError(err) == metav1.StatusReasonUnsupportedMediaType }, "accepted media types")
-	o, _, err = w.Patch(t.Context(), req, registry.Patch{Type: types.ApplyPatchType, Data: []byte("apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {color: red}")})
-	check(t, err)
-	var doc map[string]any
-	check(t, json.Unmarshal(o.JSON(), &doc))
-	if spec := doc["spec"].(map[string]any); spec["color"] != "red" || spec["size"] != float64(2) {
-		t.Errorf("applied: %v", spec)
-	}
-	again := open(t, w.store) // a restart reads JSON back
-	got, err := again.Get(t.Context(), req, metav1.GetOptions{})
-	check(t, err)
-	if string(got.JSON()) != string(o.JSON()) {
-		t.Errorf("after a restart: %s, want %s", got.JSON(), o.JSON())
-	}
-	w.RemoveKind(widgets.GroupVersionResource())
-	w.RemoveKind(widgetsOld.GroupVersionResource())
-	_, err = w.Get(t.Context(), req, metav1.GetOptions{})
-	wantError(t, err, apierrors.IsNotFound, "")
-	check(t, w.AddKind(widgets))
-	if got := w.get(req); string(got.JSON()) != string(o.JSON()) {
-		t.Errorf("after the kind came back: %s", got.JSON())
 	}
 }
 
