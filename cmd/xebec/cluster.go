@@ -60,7 +60,7 @@ func (c *cluster) run(ctx context.Context, ready func()) error {
 			return err
 		}
 		ready()
-		return nil
+		return trim(ctx)
 	})
 	return g.Wait()
 }
