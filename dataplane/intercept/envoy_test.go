@@ -64,9 +64,8 @@ static_resources:
 // privilege, in its own cgroup. It returns a function that kills it.
 func (w *world) startEnvoy() (kill func()) {
 	w.t.Helper()
-	binary := envoytest.Binary(w.t)
 	cmd := w.pod.Command(w.t, w.sidecar, "setpriv", "--reuid", "1337", "--regid", "1337", "--clear-groups",
-		"--bounding-set", "-all", "--no-new-privs", binary.Path, "--config-yaml", sidecarConfig,
+		"--bounding-set", "-all", "--no-new-privs", envoytest.Shared(w.t), "--config-yaml", sidecarConfig,
 		"--concurrency", "2", "--disable-hot-restart", "--log-level", "warning")
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log

@@ -33,6 +33,33 @@ func Binary(tb testing.TB) *envoy.Binary {
 	return b
 }
 
+// Shared is the binary where any user may run it: the checkout may lie in a folder
+// that only root may enter.
+func Shared(tb testing.TB) string {
+	tb.Helper()
+	b := Binary(tb)
+	dir, err := os.MkdirTemp("/tmp", "envoytest-*")
+	if err == nil {
+		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	path := filepath.Join(dir, "envoy")
+	if os.Link(b.Path, path) == nil {
+		return path
+	}
+	data, err := os.ReadFile(b.Path) // another file system
+	if err == nil {
+		err = os.WriteFile(path, data, 0o755)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
 func moduleRoot(tb testing.TB) string {
 	dir, err := os.Getwd()
 	if err != nil {
