@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/client"
@@ -98,7 +99,8 @@ func (d *Daemon) Client(ctx context.Context) (*client.Client, error) {
 func (d *Daemon) Version(ctx context.Context) string {
 	c, err := d.Client(ctx)
 	if err != nil || d.cfg.Address == "" {
-		return "containerd://" + version.Version
+		v, _, _ := strings.Cut(version.Version, "+")
+		return "containerd://" + v
 	}
 	v, err := c.Version(ctx)
 	if err != nil {

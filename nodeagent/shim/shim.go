@@ -69,7 +69,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{cfg: cfg, spare: make(chan result, 1)}, nil
+	return &Pool{cfg: cfg, spare: make(chan result)}, nil
 }
 
 // Run ends the shims that belong to no pod, which a former agent had ready, and
@@ -94,13 +94,6 @@ func (p *Pool) Run(ctx context.Context, used []string) error {
 			case <-ctx.Done():
 			}
 		}
-	}
-	select {
-	case r := <-p.spare:
-		if r.err == nil {
-			End(r.shim.Address)
-		}
-	default:
 	}
 	return nil
 }
