@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +41,12 @@ func readBody(w http.ResponseWriter, r *http.Request) (body, error) {
 	if r.ContentLength > maxBody {
 		return b, &http.MaxBytesError{Limit: maxBody}
 	}
+	if r.ContentLength != 0 {
+		// A client that stops half-way must not keep its seat.
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	}
 	limited := http.MaxBytesReader(w, r.Body, maxBody)
 	if r.ContentLength > 0 {
 		b.data = make([]byte, r.ContentLength)
@@ -50,6 +57,9 @@ func readBody(w http.ResponseWriter, r *http.Request) (body, error) {
 	b.data, err = io.ReadAll(limited)
 	return b, readError(err)
 }
+
+// bodyTimeout is how long a client may take to send a body.
+const bodyTimeout = 30 * time.Second
 
 func readError(err error) error {
 	var tooLarge *http.MaxBytesError
