@@ -9,21 +9,28 @@ import (
 	"github.com/xebec-mesh/xebec/orchestrator/store"
 )
 
-// expireEvery is how often objects of kinds with a TTL are looked through.
-const expireEvery = 30 * time.Second
+// expireEvery is how often objects of kinds with a TTL are looked through, and
+// idleTicks how many times that until a schema that nobody needs is let go.
+const (
+	expireEvery = 30 * time.Second
+	idleTicks   = 4
+)
 
-// expireLoop removes objects that nobody has written for their kind's TTL. When an
+// expireLoop lets go of what is not needed any more. It removes objects that nobody has written for their kind's TTL. When an
 // object was written last is in its managedFields, so that it survives restarts
 // and every server agrees on it.
 func (r *Registry) expireLoop(ctx context.Context) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			r.expire(ctx)
+			if n%idleTicks == 0 {
+				r.fields.dropIdle()
+			}
 		}
 	}
 }

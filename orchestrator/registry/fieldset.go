@@ -104,7 +104,7 @@ func (m *shapes) make(t reflect.Type, ref schema.TypeRef) (*shape, error) {
 func (m *shapes) fill(s *shape, t reflect.Type, a schema.Atom) error {
 	switch {
 	case value.TypeReflectEntryOf(t).CanConvertToUnstructured(), isBytes(t):
-		if a.Scalar == nil && !atomic(a) {
+		if a.Scalar == nil && !isAtomic(a) {
 			return fmt.Errorf("%s has a form of its own", t)
 		}
 		return nil
@@ -120,7 +120,7 @@ func (m *shapes) fill(s *shape, t reflect.Type, a schema.Atom) error {
 	return fmt.Errorf("%s does not fit its schema", t)
 }
 
-func atomic(a schema.Atom) bool {
+func isAtomic(a schema.Atom) bool {
 	return (a.Map == nil || a.Map.ElementRelationship == schema.Atomic) && (a.List == nil || a.List.ElementRelationship == schema.Atomic)
 }
 

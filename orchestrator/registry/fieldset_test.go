@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/randfill"
 
 	"github.com/xebec-mesh/xebec/orchestrator/resource"
@@ -28,7 +29,8 @@ func TestTracker(t *testing.T) {
 				if sub == "status" && k.Status == nil {
 					continue
 				}
-				m, err := f.get(k, sub)
+				m := f.get(k, sub)
+				l, err := f.slow(m)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -38,7 +40,7 @@ func TestTracker(t *testing.T) {
 				}
 				compared := 0
 				for seed := range 25 {
-					compared += compareTrackers(t, k, m, int64(seed))
+					compared += compareTrackers(t, k, m.fast, l, int64(seed))
 				}
 				if compared < 25 {
 					t.Errorf("%s %q: only %d writes took the short way", k.Kind, sub, compared)
@@ -48,7 +50,7 @@ func TestTracker(t *testing.T) {
 	}
 }
 
-func compareTrackers(t *testing.T, k *resource.Kind, m *fieldManager, seed int64) (compared int) {
+func compareTrackers(t *testing.T, k *resource.Kind, fast *tracker, library *managedfields.FieldManager, seed int64) (compared int) {
 	t.Helper()
 	rnd := rand.New(rand.NewSource(seed))
 	fill := randfill.NewWithSeed(seed).NilChance(0.4).NumElements(0, 3).MaxDepth(12).Funcs(
@@ -78,8 +80,8 @@ func compareTrackers(t *testing.T, k *resource.Kind, m *fieldManager, seed int64
 		}
 		next = next.DeepCopyObject().(resource.Object)
 		manager := fmt.Sprintf("m%d", rnd.Intn(3))
-		want := slow(t, k, m, old, next, manager)
-		got, err := m.fast.update(old, next, manager, metav1.Now())
+		want := slow(t, k, library, old, next, manager)
+		got, err := fast.update(old, next, manager, metav1.Now())
 		if err != nil {
 			if want == nil {
 				return compared
@@ -104,12 +106,12 @@ func setEntries(o resource.Object, entries []metav1.ManagedFieldsEntry) resource
 	return o
 }
 
-func slow(t *testing.T, k *resource.Kind, m *fieldManager, old, next resource.Object, manager string) []metav1.ManagedFieldsEntry {
+func slow(t *testing.T, k *resource.Kind, library *managedfields.FieldManager, old, next resource.Object, manager string) []metav1.ManagedFieldsEntry {
 	t.Helper()
 	live, obj := old.DeepCopyObject().(resource.Object), next.DeepCopyObject().(resource.Object)
 	live.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
 	obj.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
-	out, err := m.FieldManager.Update(live, obj, manager)
+	out, err := library.Update(live, obj, manager)
 	if err != nil {
 		return nil
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -33,14 +34,22 @@ func BuiltInTypes(k *resource.Kind) (managedfields.TypeConverter, error) {
 // fieldManagers keep metadata.managedFields, one manager for each kind and
 // subresource.
 type fieldManagers struct {
-	types TypeConverters
-	m     sync.Map // fieldsKey → *fieldManager
-	sets  sets
+	types  TypeConverters
+	m      sync.Map // fieldsKey → *fieldManager
+	shapes sync.Map // *resource.Kind → *shape, nil where there is no plan
+	sets   sets
 }
 
+// fieldManager has two ways to the same result: the tracker, and apimachinery's
+// manager, which needs the kind's whole schema in memory. The latter is made when
+// it is needed and let go when it has not been for a while.
 type fieldManager struct {
-	*managedfields.FieldManager
-	fast *tracker // nil if there is none for the kind
+	kind        *resource.Kind
+	subresource string
+	resets      fieldpath.Filter // nil: the writer may set everything
+	fast        *tracker         // nil if there is none for the kind
+	library     atomic.Pointer[managedfields.FieldManager]
+	used        atomic.Bool // the library, since the last call of dropIdle
 }
 
 type fieldsKey struct {
@@ -55,16 +64,72 @@ func (f *fieldManagers) forget(k *resource.Kind) {
 	f.m.Range(func(key, _ any) bool {
 		if old := key.(fieldsKey).kind; old.GroupVersionKind == k.GroupVersionKind {
 			f.m.Delete(key)
+			f.shapes.Delete(old)
 		}
 		return true
 	})
 }
 
-func (f *fieldManagers) get(k *resource.Kind, subresource string) (*fieldManager, error) {
+// dropIdle lets go of schemas that nobody has needed since the last call.
+func (f *fieldManagers) dropIdle() {
+	f.m.Range(func(_, m any) bool {
+		if m := m.(*fieldManager); !m.used.Swap(false) {
+			m.library.Store(nil)
+		}
+		return true
+	})
+}
+
+func (f *fieldManagers) get(k *resource.Kind, subresource string) *fieldManager {
 	key := fieldsKey{k, subresource}
 	if m, ok := f.m.Load(key); ok {
-		return m.(*fieldManager), nil
+		return m.(*fieldManager)
 	}
+	m := &fieldManager{kind: k, subresource: subresource}
+	part := subresource
+	if part == "scale" {
+		part = ""
+	}
+	if p := k.Part(part); p != nil && p.Resets != nil {
+		m.resets = fieldpath.NewExcludeSetFilter(p.Resets)
+	}
+	s, err := f.shape(k)
+	if err != nil {
+		return m // the slow way says what is wrong with the schema
+	}
+	if s != nil {
+		m.fast = &tracker{k, subresource, s, m.resets, &f.sets}
+	}
+	f.m.Store(key, m)
+	return m
+}
+
+// shape is the plan of a kind's Go type, or nil if it cannot have one.
+func (f *fieldManagers) shape(k *resource.Kind) (*shape, error) {
+	if s, ok := f.shapes.Load(k); ok {
+		return s.(*shape), nil
+	}
+	var s *shape
+	if !k.Custom {
+		types, err := f.types(k)
+		if err != nil {
+			return nil, err
+		}
+		if types != nil {
+			s, _ = shapeOf(k, types) // what has no plan goes the slow way
+		}
+	}
+	f.shapes.Store(k, s)
+	return s, nil
+}
+
+// slow is apimachinery's manager.
+func (f *fieldManagers) slow(m *fieldManager) (*managedfields.FieldManager, error) {
+	m.used.Store(true)
+	if l := m.library.Load(); l != nil {
+		return l, nil
+	}
+	k := m.kind
 	types, err := f.types(k)
 	if err != nil {
 		return nil, fmt.Errorf("read the schema of %s: %w", k.GroupVersionKind, err)
@@ -76,37 +141,22 @@ func (f *fieldManagers) get(k *resource.Kind, subresource string) (*fieldManager
 	if types == nil {
 		types, make = managedfields.NewDeducedTypeConverter(), managedfields.NewDefaultCRDFieldManager
 	}
-	part := subresource
-	if part == "scale" {
-		part = ""
-	}
 	resets := map[fieldpath.APIVersion]fieldpath.Filter{}
-	var filter fieldpath.Filter
-	if p := k.Part(part); p != nil && p.Resets != nil {
-		filter = fieldpath.NewExcludeSetFilter(p.Resets)
-		resets[fieldpath.APIVersion(k.GroupVersion().String())] = filter
+	if m.resets != nil {
+		resets[fieldpath.APIVersion(k.GroupVersion().String())] = m.resets
 	}
 	c := kindConverter{k}
-	library, err := make(types, c, c, c, k.GroupVersionKind, k.GroupVersion(), subresource, resets)
-	if err != nil {
-		return nil, err
+	l, err := make(types, c, c, c, k.GroupVersionKind, k.GroupVersion(), m.subresource, resets)
+	if err == nil {
+		m.library.Store(l)
 	}
-	m := &fieldManager{FieldManager: library}
-	if !k.Custom {
-		m.fast = newTracker(k, subresource, types, filter, &f.sets)
-	}
-	f.m.Store(key, m)
-	return m, nil
+	return l, err
 }
 
 // update records in next what its writer has changed of old, which is nil for a
 // new object, and returns next.
 func (f *fieldManagers) update(v *verb, old, next resource.Object) resource.Object {
-	m, err := f.get(v.kind, v.req.Subresource)
-	if err != nil {
-		v.r.cfg.Log.Warn("managedFields are not kept", "kind", v.kind.Kind, "err", err)
-		return next
-	}
+	m := f.get(v.kind, v.req.Subresource)
 	live := v.kind.New()
 	if old != nil {
 		live = cache.Shallow(old)
@@ -117,9 +167,14 @@ func (f *fieldManagers) update(v *verb, old, next resource.Object) resource.Obje
 			return next
 		}
 	}
+	l, err := f.slow(m)
+	if err != nil {
+		v.r.cfg.Log.Warn("managedFields are not kept", "kind", v.kind.Kind, "err", err)
+		return next
+	}
 	live.GetObjectKind().SetGroupVersionKind(v.kind.GroupVersionKind)
 	next.GetObjectKind().SetGroupVersionKind(v.kind.GroupVersionKind)
-	out, ok := m.UpdateNoErrors(live, next, v.manager()).(resource.Object)
+	out, ok := l.UpdateNoErrors(live, next, v.manager()).(resource.Object)
 	if !ok {
 		out = next
 	}
@@ -129,7 +184,7 @@ func (f *fieldManagers) update(v *verb, old, next resource.Object) resource.Obje
 
 // apply merges a configuration into old.
 func (f *fieldManagers) apply(v *verb, old resource.Object, config *unstructured.Unstructured, force bool) (resource.Object, error) {
-	m, err := f.get(v.kind, v.req.Subresource)
+	m, err := f.slow(f.get(v.kind, v.req.Subresource))
 	if err != nil {
 		return nil, err
 	}

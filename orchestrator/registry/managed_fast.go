@@ -6,7 +6,6 @@ import (
 	"sort"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/xebec-mesh/xebec/orchestrator/resource"
@@ -27,14 +26,6 @@ var errRare = errors.New("left to the library")
 
 // updatersMost is how many updaters an object remembers before the oldest are merged.
 const updatersMost = 10
-
-func newTracker(k *resource.Kind, subresource string, types managedfields.TypeConverter, resets fieldpath.Filter, s *sets) *tracker {
-	shape, err := shapeOf(k, types)
-	if err != nil {
-		return nil
-	}
-	return &tracker{k, subresource, shape, resets, s}
-}
 
 // never are the fields that nobody owns.
 var never = fieldpath.NewSet(
