@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/xebec-mesh/xebec/nodeagent/containerd"
 	"github.com/xebec-mesh/xebec/orchestrator/client"
+	"github.com/xebec-mesh/xebec/orchestrator/store"
 )
 
 // cluster is everything that one process runs. Its parts are made in the order
@@ -22,6 +24,8 @@ type cluster struct {
 	s        *settings
 	log      *slog.Logger
 	progress *progress
+
+	runStore func(context.Context, *errgroup.Group, *store.Etcd)
 
 	control *control
 	mesh    *mesh
@@ -39,6 +43,23 @@ func (c *cluster) part(name string) *slog.Logger { return c.log.With("part", nam
 func (c *cluster) run(ctx context.Context, ready func()) error {
 	if err := c.s.findAddress(); err != nil {
 		return err
+	}
+	// The store ends after all others have, so that they can write what they must.
+	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	var storeEnded sync.WaitGroup
+	defer storeEnded.Wait()
+	defer stopStore()
+	c.runStore = func(ctx context.Context, g *errgroup.Group, db *store.Etcd) {
+		ended := make(chan error, 1)
+		storeEnded.Go(func() { ended <- db.Run(storeCtx) })
+		run(ctx, g, "store", func(ctx context.Context) error {
+			select {
+			case err := <-ended:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	steps := []func(context.Context, *errgroup.Group) error{c.startControl, c.startMesh, c.startNode}

@@ -51,6 +51,8 @@ type control struct {
 	documents *openapi.Server
 	addresses *clusterip.Allocator
 	scheduler *scheduler.Scheduler
+
+	controllers *controllers.Controllers
 }
 
 // startControl starts store, API server, controllers and scheduler.
@@ -59,7 +61,7 @@ func (c *cluster) startControl(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	run(ctx, g, "store", db.Run)
+	c.runStore(ctx, g, db)
 	if err := c.makeControl(db); err != nil {
 		return err
 	}
@@ -265,8 +267,9 @@ func (c *cluster) startAPI(ctx context.Context, g *errgroup.Group) error {
 		Listener: listener, TLS: &k.pki.Server, ClientCAs: k.pki.ClientCAs(),
 		NodeTLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: k.pki.ClientCAs(), Certificates: []tls.Certificate{toNodes}},
 		Extra: map[string]http.Handler{
-			"/telemetry/": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveTelemetry(w, r) }),
-			"/mesh/":      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveMesh(w, r) }),
+			"/telemetry/":    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveTelemetry(w, r) }),
+			"/metrics/parts": http.HandlerFunc(c.metrics),
+			"/mesh/":         http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveMesh(w, r) }),
 		},
 		Log: c.part("api"),
 	})
@@ -311,7 +314,7 @@ func (c *cluster) startControllers(ctx context.Context, g *errgroup.Group) error
 		return err
 	}
 	run(ctx, g, "role aggregation", roles.Run)
-	set, err := controllers.New(controllers.Config{
+	k.controllers, err = controllers.New(controllers.Config{
 		Client: k.client, Discovery: served{k.registry}, Identity: c.s.Node, CA: k.pki.CAPEM, Tokens: k.tokens,
 		PodRanges: nodeRanges(c.s.pods), APIService: c.s.kubernetesIP,
 		APIServers: []netip.AddrPort{netip.AddrPortFrom(c.s.apiAddress, uint16(c.s.APIPort))},
@@ -320,7 +323,7 @@ func (c *cluster) startControllers(ctx context.Context, g *errgroup.Group) error
 	if err != nil {
 		return err
 	}
-	run(ctx, g, "controllers", set.Run)
+	run(ctx, g, "controllers", k.controllers.Run)
 	events, err := reconcile.NewRecorder(reconcile.RecorderConfig{Client: k.client, Controller: "default-scheduler", Log: c.part("scheduler")})
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 	"github.com/xebec-mesh/xebec/mixer/dashboard"
 	"github.com/xebec-mesh/xebec/mixer/export"
 	"github.com/xebec-mesh/xebec/orchestrator/bootstrap"
+	"github.com/xebec-mesh/xebec/orchestrator/reconcile"
 	"github.com/xebec-mesh/xebec/pilot/inject"
 	"github.com/xebec-mesh/xebec/pilot/model"
 	pilotregistry "github.com/xebec-mesh/xebec/pilot/registry"
@@ -76,7 +77,7 @@ func (c *cluster) startMesh(ctx context.Context, g *errgroup.Group) error {
 func (c *cluster) startIdentity(ctx context.Context, g *errgroup.Group) error {
 	m := c.mesh
 	ca, err := authority.New(authority.Config{
-		TrustDomain: c.s.TrustDomain, Dir: c.s.path("ca"), LeafTTL: c.s.SVIDLifetime, Log: c.part("ca"),
+		TrustDomain: c.s.TrustDomain, Dir: c.s.path("ca"), CADir: c.s.MeshCA, LeafTTL: c.s.SVIDLifetime, Log: c.part("ca"),
 	})
 	if err != nil {
 		return err
@@ -202,6 +203,7 @@ func (c *cluster) serveTelemetry(w http.ResponseWriter, r *http.Request) {
 // counters are the parts that count beside the API server.
 func (c *cluster) counters() []func(io.Writer) error {
 	return []func(io.Writer) error{
+		func(w io.Writer) error { return reconcile.WriteMetrics(w, c.control.controllers.Stats()) },
 		c.control.scheduler.WriteMetrics, c.mesh.svids.WriteMetrics, c.mesh.identity.WriteMetrics,
 		c.mesh.issuer.WriteMetrics, c.mesh.mixer.WriteMetrics,
 	}

@@ -39,6 +39,7 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group) error {
 	if err := c.openKernel(); err != nil {
 		return err
 	}
+	run(ctx, g, "services", n.services.Run)
 	cfg, err := c.agentConfig(ctx, g)
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ type settings struct {
 	OTLPExport                      string
 	OTLPExportInsecure              bool
 	SVIDLifetime                    time.Duration
+	MeshCA                          string
 	Background                      bool
 	pods, services                  []netip.Prefix
 	apiAddress, dnsIP, kubernetesIP netip.Addr
@@ -89,6 +90,7 @@ func (s *settings) upFlags(f *pflag.FlagSet) {
 	f.Int64Var(&s.TraceSpace, "trace-space", 1<<30, "bytes of disk that traces may take")
 	f.StringVar(&s.OTLPExport, "otlp-export", "", "also send telemetry to this OTLP endpoint: grpc://host:4317 or http://host:4318 (https:// and grpcs:// for TLS)")
 	f.DurationVar(&s.SVIDLifetime, "svid-lifetime", 24*time.Hour, "lifetime of workload certificates; they are replaced at half of it")
+	f.StringVar(&s.MeshCA, "mesh-ca", "", "folder with a CA of your own for the mesh: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem (default: one made here)")
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)

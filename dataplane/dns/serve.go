@@ -199,3 +199,13 @@ func store(file string, t *table) error {
 	}
 	return os.Rename(next, file)
 }
+
+// ReadSnapshot returns what the program with this directory serves, as of its
+// last change.
+func ReadSnapshot(dir string) (Update, error) {
+	data, err := os.ReadFile(filepath.Join(dir, snapshotFile))
+	if err != nil {
+		return Update{}, fmt.Errorf("read DNS records: %w", err)
+	}
+	return decodeUpdate(data)
+}
