@@ -110,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{cfg: cfg, daemon: d, ready: make(chan struct{}), cause: errors.New("starting")}, nil
+	return &Agent{cfg: cfg, daemon: d, ready: make(chan struct{}), cause: node.ErrStarting}, nil
 }
 
 func defaults(cfg *Config) error {
@@ -234,7 +234,7 @@ func (a *Agent) openNetwork(ctx context.Context, p *parts) error {
 	if a.cfg.PodNetwork == nil || !p.network.Own() {
 		return nil
 	}
-	a.setReady(errors.New("the node has no pod address range yet (spec.podCIDRs)"))
+	a.setReady(fmt.Errorf("%w: the node has no pod address range yet (spec.podCIDRs)", node.ErrStarting))
 	cidrs, err := p.podCIDRs(ctx)
 	if err != nil {
 		return nil

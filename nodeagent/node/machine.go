@@ -27,7 +27,7 @@ type Machine struct {
 func ReadMachine() (Machine, error) {
 	m := Machine{CPUs: int64(runtime.NumCPU()), Arch: runtime.GOARCH}
 	var err error
-	if m.Memory, err = memory(); err != nil {
+	if m.Memory, err = totalMemory(); err != nil {
 		return m, err
 	}
 	var fs unix.Statfs_t
@@ -50,7 +50,7 @@ func ReadMachine() (Machine, error) {
 	return m, nil
 }
 
-func memory() (int64, error) {
+func totalMemory() (int64, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0, err

@@ -109,6 +109,10 @@ func (n *Node) Changed() {
 	}
 }
 
+// ErrStarting says that pods cannot be started yet, since the agent has just begun.
+// A node that was ready before stays so: its pods run, and nobody should leave it.
+var ErrStarting = errors.New("the node agent is starting")
+
 // Get is the Node object as the API last had it, or nil.
 func (n *Node) Get() *corev1.Node {
 	node, _ := n.view.Get("", n.cfg.Name)
@@ -309,7 +313,11 @@ func (n *Node) conditions(old []corev1.NodeCondition) []corev1.NodeCondition {
 	set(corev1.NodeMemoryPressure, true, corev1.ConditionFalse, "KubeletHasSufficientMemory", "the node has sufficient memory available")
 	set(corev1.NodeDiskPressure, true, corev1.ConditionFalse, "KubeletHasNoDiskPressure", "the node has no disk pressure")
 	set(corev1.NodePIDPressure, true, corev1.ConditionFalse, "KubeletHasSufficientPID", "the node has sufficient PID available")
-	if err := n.cfg.Ready(); err != nil {
+	err := n.cfg.Ready()
+	if errors.Is(err, ErrStarting) && slices.ContainsFunc(out, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady }) {
+		return out
+	}
+	if err != nil {
 		set(corev1.NodeReady, false, corev1.ConditionTrue, "KubeletNotReady", err.Error())
 	} else {
 		set(corev1.NodeReady, true, corev1.ConditionTrue, "KubeletReady", "the node agent is posting ready status")

@@ -46,15 +46,6 @@ func (removed) hear(a *actor) {
 	a.end(&Termination{By: a.m.cfg.Now()})
 }
 
-type evicted struct{ reason, message string }
-
-func (e evicted) hear(a *actor) {
-	if a.o.End == nil {
-		a.event(corev1.EventTypeWarning, e.reason, "%s", e.message)
-		a.end(&Termination{By: a.m.cfg.Now().Add(grace(a.pod)), Reason: e.reason, Message: e.message})
-	}
-}
-
 // poked: configuration that the pod may wait for has changed.
 type poked struct{}
 

@@ -220,13 +220,6 @@ func (m *Manager) Poke(namespace string) {
 	}
 }
 
-// Evict ends a pod for a reason that its status will show.
-func (m *Manager) Evict(uid types.UID, reason, message string) {
-	if a := m.lookup(uid); a != nil {
-		a.post(evicted{reason, message})
-	}
-}
-
 // ErrNotFound says that the node has no such pod or container.
 var ErrNotFound = errors.New("not found")
 
