@@ -177,5 +177,5 @@ func (c *Controller) Schema(gvk schema.GroupVersionKind) (openapi.Schema, bool) 
 	if !ok {
 		return openapi.Schema{}, false
 	}
-	return openapi.Schema{Version: e.version, Build: func() (v2, v3 *spec.Schema, err error) { return e.schema.openAPI() }}, true
+	return openapi.Schema{Version: e.version, Build: func(v2 bool) (*spec.Schema, error) { return e.schema.openAPI(v2) }}, true
 }

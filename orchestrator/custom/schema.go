@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -28,10 +29,10 @@ import (
 // compiled is one version's schema, made ready in two steps: its structure when an
 // object is first read or written, its rules when one is first validated.
 type compiled struct {
-	source    *apiextensionsv1.JSONSchemaProps // nil accepts everything
-	preserve  bool                             // nothing is pruned (an old definition says so)
-	structure func() (*schema.Structural, error)
-	rules     func() (*rules, error)
+	source   *apiextensionsv1.JSONSchemaProps // nil accepts everything
+	preserve bool                             // nothing is pruned (an old definition says so)
+	kept     atomic.Pointer[schema.Structural]
+	rules    func() (*rules, error)
 }
 
 // rules check an object's values.
@@ -42,7 +43,6 @@ type rules struct {
 
 func compile(source *apiextensionsv1.JSONSchemaProps, preserve bool) *compiled {
 	c := &compiled{source: source, preserve: preserve}
-	c.structure = sync.OnceValues(c.makeStructure)
 	c.rules = sync.OnceValues(c.makeRules)
 	return c
 }
@@ -56,6 +56,19 @@ func (c *compiled) internal() (*apiextensions.JSONSchemaProps, error) {
 		return nil, fmt.Errorf("convert schema: %w", err)
 	}
 	return in, nil
+}
+
+// structure is made once and kept.
+func (c *compiled) structure() (*schema.Structural, error) {
+	if s := c.kept.Load(); s != nil {
+		return s, nil
+	}
+	s, err := c.makeStructure()
+	if err != nil {
+		return nil, err
+	}
+	c.kept.CompareAndSwap(nil, s)
+	return c.kept.Load(), nil
 }
 
 func (c *compiled) makeStructure() (*schema.Structural, error) {
@@ -187,11 +200,18 @@ func blocks(errs field.ErrorList) bool {
 	return false
 }
 
-// openAPI is the schema as clients read it.
-func (c *compiled) openAPI() (v2, v3 *spec.Schema, err error) {
-	s, err := c.structure()
-	if err != nil {
-		return nil, nil, err
+// openAPI is the schema as clients read it. A structure that is made only for it
+// is not kept.
+func (c *compiled) openAPI(v2 bool) (*spec.Schema, error) {
+	s := c.kept.Load()
+	if s == nil {
+		var err error
+		if s, err = c.makeStructure(); err != nil {
+			return nil, err
+		}
 	}
-	return openapiv2.ToStructuralOpenAPIV2(s).ToKubeOpenAPI(), s.ToKubeOpenAPI(), nil
+	if v2 {
+		s = openapiv2.ToStructuralOpenAPIV2(s)
+	}
+	return s.ToKubeOpenAPI(), nil
 }

@@ -1,8 +1,12 @@
 package openapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
@@ -15,88 +19,140 @@ import (
 
 type object = map[string]any
 
-// composeV3 is the document of one group version.
-func (s *Server) composeV3(kinds []*resource.Kind) ([]byte, error) {
-	defs, err := libraryV3.read()
-	if err != nil {
-		return nil, err
-	}
-	schemas := map[string]json.RawMessage{}
-	paths := object{}
-	for _, k := range kinds {
-		ops := operations(k)
-		for _, o := range ops {
-			at(paths, o.path)[o.method] = o.v3()
-		}
-		if k.Custom {
-			if err := s.addCustom(k, defs, schemas, refV3); err != nil {
-				return nil, err
-			}
-		}
-		reach(defs, schemas, refV3, models(ops)...)
-	}
-	return json.Marshal(object{
-		"openapi":    "3.0.0",
-		"info":       object{"title": "Kubernetes", "version": s.cfg.Version},
-		"paths":      paths,
-		"components": object{"schemas": schemas, "securitySchemes": object{"BearerToken": bearerToken}},
-		"security":   []object{{"BearerToken": []string{}}},
-	})
+// composeV3 writes the document of one group version.
+func (s *Server) composeV3(w io.Writer, kinds []*resource.Kind) error {
+	c := composer{s: s, w: w, library: libraryV3, prefix: refV3, write: (*operation).v3}
+	c.raw(`{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"` + s.cfg.Version + `"},"paths":{`)
+	c.paths(kinds)
+	c.raw(`},"components":{"schemas":{`)
+	c.schemas(kinds)
+	c.raw(`},"securitySchemes":{"BearerToken":` + bearerToken + `}},"security":[{"BearerToken":[]}]}`)
+	return c.err
 }
 
-// composeV2 is the document of everything.
-func (s *Server) composeV2(kinds []*resource.Kind) ([]byte, error) {
-	defs, err := libraryV2.read()
-	if err != nil {
-		return nil, err
-	}
-	schemas := map[string]json.RawMessage{}
-	paths := object{}
-	for _, k := range kinds {
-		ops := operations(k)
-		for _, o := range ops {
-			at(paths, o.path)[o.method] = o.v2()
-		}
-		if k.Custom {
-			if err := s.addCustom(k, defs, schemas, refV2); err != nil {
-				return nil, err
-			}
-		}
-		reach(defs, schemas, refV2, models(ops)...)
-	}
-	return json.Marshal(object{
-		"swagger":             "2.0",
-		"info":                object{"title": "Kubernetes", "version": s.cfg.Version},
-		"paths":               paths,
-		"definitions":         schemas,
-		"securityDefinitions": object{"BearerToken": bearerToken},
-		"security":            []object{{"BearerToken": []string{}}},
-	})
+// composeV2 writes the document of everything.
+func (s *Server) composeV2(w io.Writer, kinds []*resource.Kind) error {
+	c := composer{s: s, w: w, library: libraryV2, prefix: refV2, write: (*operation).v2}
+	c.raw(`{"swagger":"2.0","info":{"title":"Kubernetes","version":"` + s.cfg.Version + `"},"paths":{`)
+	c.paths(kinds)
+	c.raw(`},"definitions":{`)
+	c.schemas(kinds)
+	c.raw(`},"securityDefinitions":{"BearerToken":` + bearerToken + `},"security":[{"BearerToken":[]}]}`)
+	return c.err
 }
 
-var bearerToken = object{"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"}
-
-func at(paths object, path string) object {
-	item, ok := paths[path].(object)
-	if !ok {
-		item = object{}
-		paths[path] = item
+// composeProtobuf writes the v2 document as older clients want it.
+func (s *Server) composeProtobuf(w io.Writer, kinds []*resource.Kind) error {
+	var raw bytes.Buffer
+	if err := s.composeV2(&raw, kinds); err != nil {
+		return err
 	}
-	return item
+	doc, err := openapi_v2.ParseDocument(raw.Bytes())
+	if err != nil {
+		return fmt.Errorf("convert to protobuf: %w", err)
+	}
+	out, err := proto.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("convert to protobuf: %w", err)
+	}
+	_, err = w.Write(out)
+	return err
+}
+
+const bearerToken = `{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}`
+
+// composer writes a document kind by kind. Its first error ends it.
+type composer struct {
+	s       *Server
+	w       io.Writer
+	library *library
+	prefix  string // of references
+	write   func(*operation) object
+	err     error
+}
+
+func (c *composer) raw(text string) {
+	if c.err == nil {
+		_, c.err = io.WriteString(c.w, text)
+	}
+}
+
+// member writes one member of an object; those after the first begin with a comma.
+func (c *composer) member(first *bool, name string, value any) {
+	if c.err != nil {
+		return
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		c.err = err
+		return
+	}
+	key, err := json.Marshal(name)
+	if err != nil {
+		c.err = err
+		return
+	}
+	if !*first {
+		c.raw(",")
+	}
+	*first = false
+	c.raw(string(key) + ":")
+	c.raw(string(raw))
+}
+
+func (c *composer) paths(kinds []*resource.Kind) {
+	first := true
+	for _, k := range kinds {
+		items := map[string]object{}
+		for _, o := range operations(k) {
+			if items[o.path] == nil {
+				items[o.path] = object{}
+			}
+			items[o.path][o.method] = c.write(&o)
+		}
+		for _, path := range slices.Sorted(maps.Keys(items)) {
+			c.member(&first, path, items[path])
+		}
+	}
+}
+
+// schemas writes the schemas of custom kinds as they are built, and then all of
+// Kubernetes' own that anything refers to.
+func (c *composer) schemas(kinds []*resource.Kind) {
+	defs, err := c.library.read()
+	if err != nil {
+		c.err = err
+		return
+	}
+	first := true
+	own := map[string]json.RawMessage{}
+	for _, k := range kinds {
+		reach(defs, own, c.prefix, models(operations(k))...)
+		if !k.Custom || c.err != nil {
+			continue
+		}
+		built := map[string]json.RawMessage{}
+		if c.err = c.s.addCustom(k, built, c.prefix); c.err != nil {
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(built)) {
+			c.member(&first, name, built[name])
+		}
+	}
+	reach(defs, own, c.prefix, modelMeta, modelListMeta)
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		c.member(&first, name, own[name])
+	}
 }
 
 // addCustom adds a custom kind's schema and that of its list.
-func (s *Server) addCustom(k *resource.Kind, defs definitions, into map[string]json.RawMessage, prefix string) error {
-	v2, v3 := anyObject(), anyObject()
+func (s *Server) addCustom(k *resource.Kind, into map[string]json.RawMessage, prefix string) error {
+	root := anyObject()
 	if c, ok := s.cfg.Custom(k.GroupVersionKind); ok {
 		var err error
-		if v2, v3, err = c.Build(); err != nil {
+		if root, err = c.Build(prefix == refV2); err != nil {
 			return fmt.Errorf("schema of %s: %w", k.GroupVersionKind, err)
 		}
-	}
-	root := v3
-	if prefix == refV2 {
-		root = v2
 	}
 	top := *root
 	top.Properties = map[string]spec.Schema{}
@@ -119,11 +175,7 @@ func (s *Server) addCustom(k *resource.Kind, defs definitions, into map[string]j
 	}}
 	listKind := k.GroupVersionKind
 	listKind.Kind += "List"
-	if err := put(into, listName(k), list, listKind); err != nil {
-		return err
-	}
-	reach(defs, into, prefix, modelMeta, modelListMeta)
-	return nil
+	return put(into, listName(k), list, listKind)
 }
 
 func put(into map[string]json.RawMessage, name string, s spec.Schema, gvk schema.GroupVersionKind) error {
@@ -251,13 +303,4 @@ func (o *operation) responses(ok object) object {
 		out["201"] = ok
 	}
 	return out
-}
-
-// toProtobuf is the v2 document as older clients want it.
-func toProtobuf(raw []byte) ([]byte, error) {
-	doc, err := openapi_v2.ParseDocument(raw)
-	if err != nil {
-		return nil, fmt.Errorf("convert to protobuf: %w", err)
-	}
-	return proto.Marshal(doc)
 }

@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -51,8 +52,8 @@ type Config struct {
 // Schema is a custom kind's.
 type Schema struct {
 	Version string // changes when the schema does
-	// Build makes the schema in both forms. Neither has its top level's metadata.
-	Build func() (v2, v3 *spec.Schema, err error)
+	// Build makes the schema as v2 or v3 has it, without the top level's metadata.
+	Build func(v2 bool) (*spec.Schema, error)
 }
 
 // Server serves the documents.
@@ -113,12 +114,11 @@ func (s *Server) serveV2(w http.ResponseWriter, r *http.Request) {
 	}
 	kinds := s.cfg.Kinds()
 	slices.SortFunc(kinds, order)
-	d, err := s.document(name, s.version(kinds), func() ([]byte, error) {
-		raw, err := s.composeV2(kinds)
-		if err != nil || name == "v2" {
-			return raw, err
+	d, err := s.document(name, s.version(kinds), func(w io.Writer) error {
+		if name == "v2" {
+			return s.composeV2(w, kinds)
 		}
-		return toProtobuf(raw)
+		return s.composeProtobuf(w, kinds)
 	})
 	s.answer(w, r, d, contentType, err)
 }
@@ -157,24 +157,29 @@ func (s *Server) serveV3(w http.ResponseWriter, r *http.Request, name string) {
 		w.Header().Set("Cache-Control", "public, immutable")
 		w.Header().Set("Expires", "Fri, 31 Dec 9999 23:59:59 GMT") // the address changes with the content
 	}
-	d, err := s.document("v3/"+name, version, func() ([]byte, error) { return s.composeV3(kinds) })
+	d, err := s.document("v3/"+name, version, func(w io.Writer) error { return s.composeV3(w, kinds) })
 	s.answer(w, r, d, typeJSON, err)
 }
 
 // document returns a document that was composed from that version, composing it
-// if need be. Callers for the same one wait for each other.
-func (s *Server) document(name, version string, compose func() ([]byte, error)) (*document, error) {
+// if need be. It is compressed as it is written, so that no more than a part of it
+// is ever in memory. Callers for the same one wait for each other.
+func (s *Server) document(name, version string, compose func(io.Writer) error) (*document, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d := s.docs[name]; d != nil && d.version == version {
 		return d, nil
 	}
-	raw, err := compose()
+	var out bytes.Buffer
+	zip, sum := gzip.NewWriter(&out), sha256.New()
+	err := compose(io.MultiWriter(zip, sum))
+	if err == nil {
+		err = zip.Close()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compose openapi document %s: %w", name, err)
 	}
-	sum := sha256.Sum256(raw)
-	d := &document{version: version, etag: `"` + strings.ToUpper(hex.EncodeToString(sum[:])) + `"`, gzip: compress(raw)}
+	d := &document{version: version, etag: `"` + strings.ToUpper(hex.EncodeToString(sum.Sum(nil))) + `"`, gzip: bytes.Clone(out.Bytes())}
 	s.docs[name] = d
 	return d, nil
 }
@@ -202,18 +207,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, d *document, con
 	if err != nil {
 		return // what compress wrote can be read
 	}
-	var plain bytes.Buffer
-	if _, err := plain.ReadFrom(zip); err == nil {
-		_, _ = w.Write(plain.Bytes())
-	}
-}
-
-func compress(raw []byte) []byte {
-	var out bytes.Buffer
-	zip, _ := gzip.NewWriterLevel(&out, gzip.DefaultCompression) // the level is valid
-	_, _ = zip.Write(raw)                                        // a buffer takes all
-	_ = zip.Close()
-	return out.Bytes()
+	_, _ = io.Copy(w, zip) // the client is gone if this fails
 }
 
 // version is a hash over all that a document of these kinds is made from.

@@ -55,11 +55,11 @@ func get(t testing.TB, s http.Handler, path string, headers ...string) *httptest
 
 func cronTabSchema(version string) func(schema.GroupVersionKind) (openapi.Schema, bool) {
 	return func(gvk schema.GroupVersionKind) (openapi.Schema, bool) {
-		build := func() (*spec.Schema, *spec.Schema, error) {
+		build := func(bool) (*spec.Schema, error) {
 			s := &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, Properties: map[string]spec.Schema{
 				"spec": {SchemaProps: spec.SchemaProps{Type: []string{"string"}, Description: "when to run"}},
 			}}}
-			return s, s, nil
+			return s, nil
 		}
 		return openapi.Schema{Version: version, Build: build}, gvk == cronTab.GroupVersionKind
 	}

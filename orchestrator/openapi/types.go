@@ -57,12 +57,12 @@ func (s *Server) modelsOf(k *resource.Kind) (map[string]*spec.Schema, error) {
 		if _, ok := s.cfg.Custom(k.GroupVersionKind); !ok {
 			return nil, nil
 		}
-		if err := s.addCustom(k, defs, raw, refV3); err != nil {
+		if err := s.addCustom(k, raw, refV3); err != nil {
 			return nil, err
 		}
 		delete(raw, listName(k))
 	}
-	reach(defs, raw, refV3, modelName(k))
+	reach(defs, raw, refV3, modelName(k), modelMeta)
 	out := make(map[string]*spec.Schema, len(raw))
 	for name, text := range raw {
 		schema := &spec.Schema{}
