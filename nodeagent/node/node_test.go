@@ -77,8 +77,8 @@ func TestRegister(t *testing.T) {
 	}
 	say(ErrStarting)
 	n.Changed()
-	o = await("labelled again", func(o *corev1.Node) bool { return o.Labels["zone"] == "a" })
-	if o.Labels["mine"] != "1" || !ready(corev1.ConditionTrue)(o) {
+	o = await("labelled again", func(o *corev1.Node) bool { return o.Labels["zone"] == "a" && o.Labels["mine"] == "1" })
+	if !ready(corev1.ConditionTrue)(o) {
 		t.Errorf("labels = %v, conditions = %v", o.Labels, o.Status.Conditions)
 	}
 	say(errors.New("no network"))
