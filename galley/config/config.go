@@ -130,6 +130,38 @@ func Host(host, namespace, clusterDomain string) string {
 	return host + "." + namespace + ".svc." + clusterDomain
 }
 
+// Aliases are the shorter ways to write the host of a Kubernetes service that say
+// its namespace: name.ns.svc and name.ns. Istio takes them for other hosts; people
+// mean the service.
+func Aliases(host, clusterDomain string) []string {
+	base, ok := strings.CutSuffix(host, ".svc."+clusterDomain)
+	if !ok || strings.Count(base, ".") != 1 || strings.Contains(base, "*") {
+		return nil
+	}
+	return []string{base + ".svc", base}
+}
+
+// Unalias is the host of the service that an alias would mean, or "".
+func Unalias(alias, clusterDomain string) string {
+	base := strings.TrimSuffix(alias, ".svc")
+	if strings.Count(base, ".") != 1 || strings.Contains(base, "*") {
+		return ""
+	}
+	return base + ".svc." + clusterDomain
+}
+
+// Lookup lists every way to write a host in configuration, the most specific first:
+// Patterns, with the Aliases behind the host itself.
+func Lookup(host, clusterDomain string) []string {
+	p := Patterns(host)
+	a := Aliases(host, clusterDomain)
+	if len(a) == 0 {
+		return p
+	}
+	out := make([]string, 0, len(p)+len(a))
+	return append(append(append(out, p[0]), a...), p[1:]...)
+}
+
 // FromVirtualService returns the effective form of o.
 func FromVirtualService(o *networkingv1.VirtualService, clusterDomain string) *VirtualService {
 	v := &VirtualService{

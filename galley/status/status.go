@@ -180,8 +180,10 @@ func samePorts(a, b *corev1.Service) bool {
 func (w *World) mentioning(e client.Event) []types.NamespacedName {
 	var out []types.NamespacedName
 	for _, h := range w.changes(e) {
-		for _, v := range w.virtuals.ByIndex(indexMention, h) {
-			out = append(out, client.Key(v))
+		for _, name := range append(config.Aliases(h, w.domain), h) {
+			for _, v := range w.virtuals.ByIndex(indexMention, name) {
+				out = append(out, client.Key(v))
+			}
 		}
 	}
 	return out
@@ -203,8 +205,10 @@ func (w *World) rivals(e client.Event) []types.NamespacedName {
 func (w *World) ruling(e client.Event) []types.NamespacedName {
 	var out []types.NamespacedName
 	for _, h := range w.changes(e) {
-		for _, d := range w.rules.ByIndex(indexHost, h) {
-			out = append(out, client.Key(d))
+		for _, name := range append(config.Aliases(h, w.domain), h) {
+			for _, d := range w.rules.ByIndex(indexHost, name) {
+				out = append(out, client.Key(d))
+			}
 		}
 	}
 	return out

@@ -93,6 +93,9 @@ func (w *World) mentions(o client.Object) []string {
 
 // Ports lists the ports of a service.
 func (w *World) Ports(host string) ([]uint32, bool) {
+	if full := config.Unalias(host, w.domain); full != "" && len(w.services.ByIndex(indexHost, full)) > 0 {
+		host = full
+	}
 	var ports []uint32
 	found := false
 	for _, s := range w.services.ByIndex(indexHost, host) {
@@ -114,8 +117,11 @@ func (w *World) Ports(host string) ([]uint32, bool) {
 
 // Subsets lists the names of all subsets that rules for the host declare.
 func (w *World) Subsets(host string) []string {
+	if full := config.Unalias(host, w.domain); full != "" && len(w.services.ByIndex(indexHost, full)) > 0 {
+		host = full
+	}
 	var names []string
-	for _, pattern := range config.Patterns(host) {
+	for _, pattern := range config.Lookup(host, w.domain) {
 		for _, d := range w.rules.ByIndex(indexHost, pattern) {
 			for _, s := range d.Spec.GetSubsets() {
 				names = append(names, s.GetName())

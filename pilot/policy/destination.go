@@ -32,7 +32,7 @@ func RulesOf(r *model.Reader, who Caller, host, serviceNamespace string) Rules {
 	places = append(places, r.Mesh.Settings.RootNamespaces.Slice()...)
 
 	lists := make([]Rules, 0, 6)
-	for _, pattern := range config.Patterns(host) {
+	for _, pattern := range config.Lookup(host, r.Mesh.Settings.ClusterDomain) {
 		if t := r.DestinationRules(pattern); t.Len() > 0 {
 			lists = append(lists, t)
 		}

@@ -46,7 +46,7 @@ type Destination struct {
 // Find returns the VirtualService that routes a host for a caller: the one whose
 // host is most specific, and of those the oldest.
 func Find(r *model.Reader, who policy.Caller, host string) *config.VirtualService {
-	for _, pattern := range config.Patterns(host) {
+	for _, pattern := range config.Lookup(host, r.Mesh.Settings.ClusterDomain) {
 		for _, v := range r.VirtualServices(pattern).All() {
 			if v.Exports.To(who.Namespace) && forMesh(v.Gateways) && v.Spec.GetHosts() != nil {
 				return v
@@ -159,8 +159,15 @@ func mirrors(r *model.Reader, who policy.Caller, v *config.VirtualService, h *ne
 // is the service's only one or, where it has several, the one that was called.
 func Resolve(r *model.Reader, who policy.Caller, namespace string, d *networking.Destination, port uint32) Destination {
 	host := config.Host(d.GetHost(), namespace, r.Mesh.Settings.ClusterDomain)
-	out := Destination{Host: host, Port: d.GetPort().GetNumber(), Subset: d.GetSubset()}
 	s := r.Service(host)
+	if s == nil {
+		if full := config.Unalias(host, r.Mesh.Settings.ClusterDomain); full != "" {
+			if s = r.Service(full); s != nil {
+				host = full
+			}
+		}
+	}
+	out := Destination{Host: host, Port: d.GetPort().GetNumber(), Subset: d.GetSubset()}
 	if s == nil {
 		if out.Port == 0 {
 			out.Port = port

@@ -167,6 +167,9 @@ func (b *builder) virtual(host string) {
 	if v == nil || host == "*" || !listed(v, host) {
 		return
 	}
+	if full := config.Unalias(host, b.s.ClusterDomain); full != "" && b.r.Service(full) != nil {
+		return // it is the service's own virtual host that answers to this name
+	}
 	ports := map[uint32]bool{80: true}
 	for _, h := range v.Spec.GetHttp() {
 		for _, d := range h.GetRoute() {

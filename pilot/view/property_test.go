@@ -58,7 +58,7 @@ func (w *world) object() client.Object {
 		return p
 	case 4, 5:
 		v := &networkingv1.VirtualService{ObjectMeta: w.meta(w.name("vs", 3))}
-		hosts := []string{"svc0", "svc1", "svc2", "*.default.svc.cluster.local", "outside.example.com"}
+		hosts := []string{"svc0", "svc1", "svc2", "svc0.default", "svc1.other.svc", "*.default.svc.cluster.local", "outside.example.com"}
 		v.Spec.Hosts = []string{hosts[w.r.IntN(len(hosts))]}
 		h := &networking.HTTPRoute{}
 		for range 1 + w.r.IntN(2) {
@@ -72,7 +72,7 @@ func (w *world) object() client.Object {
 		return v
 	case 6:
 		d := &networkingv1.DestinationRule{ObjectMeta: w.meta(w.name("dr", 3))}
-		d.Spec.Host = []string{"svc0", "svc1", "*.cluster.local"}[w.r.IntN(3)]
+		d.Spec.Host = []string{"svc0", "svc1", "*.cluster.local", "svc2.default"}[w.r.IntN(4)]
 		for i := range w.r.IntN(3) {
 			d.Spec.Subsets = append(d.Spec.Subsets, &networking.Subset{Name: fmt.Sprintf("v%d", i), Labels: map[string]string{"version": fmt.Sprintf("v%d", i)}})
 		}
