@@ -2,11 +2,18 @@ package pod_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
+
+	"github.com/xebec-mesh/xebec/nodeagent/nodetest"
 )
 
 // The time from a Pod bound to this node to its status Running, and from its
@@ -50,4 +57,44 @@ func shims(dir string) string {
 		}
 	}
 	return "shim " + out.String()
+}
+
+// What `ctr run` does with the same image, through the socket as it does it: the
+// measure for BenchmarkPodStart.
+func BenchmarkPlainContainer(b *testing.B) {
+	n := nodetest.Start(b)
+	c, err := containerd.New(n.Daemon.Socket(), containerd.WithDefaultNamespace("k8s.io"), containerd.WithDefaultRuntime(n.Daemon.Shim()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	ctx := nodetest.Context(b.Context())
+	img, err := c.GetImage(ctx, nodetest.Ref)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var start time.Duration
+	for i := 0; b.Loop(); i++ {
+		begin := time.Now()
+		id := fmt.Sprintf("plain%d", i)
+		cont, err := c.NewContainer(ctx, id, containerd.WithNewSnapshot(id, img), containerd.WithNewSpec(oci.WithImageConfig(img), oci.WithProcessArgs("/app", "sleep=1h")))
+		if err != nil {
+			b.Fatal(err)
+		}
+		task, err := cont.NewTask(ctx, cio.NewCreator(cio.WithStreams(nil, io.Discard, io.Discard)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := task.Start(ctx); err != nil {
+			b.Fatal(err)
+		}
+		start += time.Since(begin)
+		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil {
+			b.Fatal(err)
+		}
+		if err := cont.Delete(ctx, containerd.WithSnapshotCleanup); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(start.Microseconds())/float64(b.N)/1000, "ms/start")
 }
