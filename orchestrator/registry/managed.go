@@ -183,7 +183,8 @@ func (f *fieldManagers) update(v *verb, old, next resource.Object) resource.Obje
 }
 
 // apply merges a configuration into old.
-func (f *fieldManagers) apply(v *verb, old resource.Object, config *unstructured.Unstructured, force bool) (resource.Object, error) {
+func (f *fieldManagers) apply(v *verb, old resource.Object, config *unstructured.Unstructured, force bool) (obj resource.Object, err error) {
+	defer notPanic("apply", &err)
 	m, err := f.slow(f.get(v.kind, v.req.Subresource))
 	if err != nil {
 		return nil, err
@@ -194,12 +195,11 @@ func (f *fieldManagers) apply(v *verb, old resource.Object, config *unstructured
 	if err != nil {
 		return nil, err
 	}
-	obj, ok := out.(resource.Object)
-	if !ok {
-		return nil, fmt.Errorf("apply made %T of %s", out, v.gr())
+	if obj, ok := out.(resource.Object); ok {
+		v.stripKind(obj)
+		return obj, nil
 	}
-	v.stripKind(obj)
-	return obj, nil
+	return nil, fmt.Errorf("apply made %T of %s", out, v.gr())
 }
 
 func (v *verb) manager() string {

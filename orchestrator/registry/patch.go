@@ -85,8 +85,17 @@ func mentionsVersion(p Patch) bool {
 	return strings.Contains(string(p.Data), "resourceVersion")
 }
 
+// notPanic turns a panic of a patch library, which clients can provoke with values
+// of unexpected types, into the error that it should have been.
+func notPanic(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = apierrors.NewBadRequest(fmt.Sprintf("%s: %v", what, p))
+	}
+}
+
 // applyPatch patches a JSON document of a kind.
-func (v *verb) applyPatch(doc []byte, p Patch, kind *resource.Kind) ([]byte, error) {
+func (v *verb) applyPatch(doc []byte, p Patch, kind *resource.Kind) (out []byte, err error) {
+	defer notPanic("patch", &err)
 	switch p.Type {
 	case types.JSONPatchType:
 		return v.jsonPatch(doc, p.Data)
@@ -106,12 +115,7 @@ func (v *verb) applyPatch(doc []byte, p Patch, kind *resource.Kind) ([]byte, err
 	return nil, status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "%s cannot be patched by %s", v.gr(), p.Type)
 }
 
-func (v *verb) jsonPatch(doc, data []byte) (out []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil { // the library may, on what the fuzzer has not found
-			out, err = nil, apierrors.NewBadRequest(fmt.Sprintf("JSON patch: %v", p))
-		}
-	}()
+func (v *verb) jsonPatch(doc, data []byte) ([]byte, error) {
 	patch, err := jsonpatch.DecodePatch(data)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("JSON patch: %v", err))
@@ -120,7 +124,7 @@ func (v *verb) jsonPatch(doc, data []byte) (out []byte, err error) {
 		return nil, apierrors.NewRequestEntityTooLargeError(
 			fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(patch)))
 	}
-	out, err = patch.Apply(doc)
+	out, err := patch.Apply(doc)
 	if err != nil {
 		return nil, status(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "the JSON patch does not apply to %s %q: %v", v.gr(), v.req.Name, err)
 	}
