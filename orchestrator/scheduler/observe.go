@@ -22,6 +22,9 @@ func (s *Scheduler) observe(e client.Event) {
 			return
 		}
 		s.snapshot.SetNamespace(o.Name, labels.Set(o.Labels))
+		if old, ok := e.Old.(*corev1.Namespace); ok && !maps.Equal(old.Labels, o.Labels) {
+			s.changed(nil) // terms may select namespaces
+		}
 	case *corev1.Node:
 		if e.Type == client.Deleted {
 			s.snapshot.RemoveNode(o.Name)

@@ -94,14 +94,19 @@ func New(cfg Config) (*Scheduler, error) {
 	return s, nil
 }
 
-// result is what became of a binding.
+// result is what became of a binding; without an item, that a report has been written.
 type result struct {
 	item *queue.Item
 	err  error
 }
 
-// Run schedules until ctx ends.
+// Run schedules until ctx ends. It may be called again: what was known before is
+// forgotten, since anything may have changed meanwhile.
 func (s *Scheduler) Run(ctx context.Context) error {
+	s.snapshot, s.queue = snapshot.New(), queue.New()
+	s.assumed, s.inFlight = map[string]*snapshot.Pod{}, 0
+	s.results = make(chan result, s.cfg.Bindings)
+	s.inbox.take()
 	c, all := s.cfg.Client, client.ListOptions{}
 	namespaces := c.Informer(client.Namespaces.Resource, all)
 	nodes := c.Informer(client.Nodes.Resource, all)
@@ -173,8 +178,12 @@ func (s *Scheduler) try(ctx context.Context, work *sync.WaitGroup) bool {
 		item.Rejected = out.Rejected
 		s.queue.Park(item, time.Now())
 		s.unschedulable.Add(1)
-		pod := item.Pod.Pod
-		work.Go(func() { s.report(ctx, pod, out.String()) })
+		s.inFlight++
+		pod, results := item.Pod.Pod, s.results
+		work.Go(func() {
+			s.report(ctx, pod, out.String())
+			results <- result{}
+		})
 		return true
 	}
 	assumed := *item.Pod
@@ -182,8 +191,8 @@ func (s *Scheduler) try(ctx context.Context, work *sync.WaitGroup) bool {
 	s.snapshot.SetPod(&assumed)
 	s.assumed[assumed.Key] = &assumed
 	s.inFlight++
-	pod := item.Pod.Pod
-	work.Go(func() { s.results <- result{item, s.bind(ctx, pod, out.Node)} })
+	pod, results := item.Pod.Pod, s.results
+	work.Go(func() { results <- result{item, s.bind(ctx, pod, out.Node)} })
 	return true
 }
 
@@ -198,6 +207,9 @@ func withNode(pod *corev1.Pod, node string) *corev1.Pod {
 // the pod's own event confirms it.
 func (s *Scheduler) settle(r result) {
 	s.inFlight--
+	if r.item == nil { // a report
+		return
+	}
 	if r.err == nil {
 		s.scheduled.Add(1)
 		return

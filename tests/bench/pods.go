@@ -27,7 +27,7 @@ func (b *bench) scheduling(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		node.Status = simulated(i).Status
+		node.Status, node.ResourceVersion = simulated(i).Status, ""
 		_, err = b.api.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
 		return err
 	})
