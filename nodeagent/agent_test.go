@@ -165,6 +165,11 @@ func TestServer(t *testing.T) {
 			t.Errorf("logs of no pod = %q", got)
 		}
 	})
+	t.Run("stats", func(t *testing.T) {
+		if got := c.get("/stats/summary"); !strings.Contains(got, `"name":"talk"`) || !strings.Contains(got, "usageCoreNanoSeconds") || strings.Contains(got, `"workingSetBytes":0}}],`) {
+			t.Errorf("stats = %s", got)
+		}
+	})
 	for name, executor := range map[string]func(*url.URL) (remotecommand.Executor, error){
 		"spdy": func(u *url.URL) (remotecommand.Executor, error) {
 			return remotecommand.NewSPDYExecutor(&rest.Config{}, "POST", u)

@@ -192,7 +192,8 @@ func (a *Agent) makePods(ctx context.Context, p *parts) (err error) {
 
 func (a *Agent) makeServer(ctx context.Context, p *parts) (err error) {
 	p.server, err = exec.New(exec.Config{
-		Listen: a.cfg.Listen, TLS: a.cfg.TLS, Names: a.cfg.Callers, Pods: p.pods, Healthy: a.Ready, Metrics: a.cfg.Metrics, Log: a.cfg.Log,
+		Listen: a.cfg.Listen, TLS: a.cfg.TLS, Names: a.cfg.Callers, Pods: p.pods, Healthy: a.Ready, Metrics: a.cfg.Metrics,
+		Stats: func(context.Context) any { return a.summary(p) }, Log: a.cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -1,10 +1,8 @@
 package container
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -29,27 +27,11 @@ func OOMKilled(path string) bool {
 		filepath.Join(cgroupRoot, "unified", path, "memory.events"),
 		filepath.Join(cgroupRoot, "memory", path, "memory.oom_control"),
 	} {
-		if count(file, "oom_kill") != "0" {
+		if number(field(file, "oom_kill")) > 0 {
 			return true
 		}
 	}
 	return false
-}
-
-// count reads a field of a flat file; "0" where there is none.
-func count(file, field string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return "0"
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		if v, ok := strings.CutPrefix(s.Text(), field+" "); ok {
-			return strings.TrimSpace(v)
-		}
-	}
-	return "0"
 }
 
 // RemoveCgroup removes a cgroup and those below it, which must be empty, from all

@@ -28,6 +28,9 @@ type ContainerView struct {
 	Ended     <-chan struct{} // closed when its log is complete
 }
 
+// Cgroup is the path of the pod's cgroup, below every hierarchy's root.
+func (m *Manager) Cgroup(pod *corev1.Pod) string { return cgroup(m.cfg, pod) }
+
 type viewed struct{ to chan<- *View }
 
 func (e viewed) hear(a *actor) {
