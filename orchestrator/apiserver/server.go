@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +93,7 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.extra = append(s.extra, extra{prefix, h})
 	}
+	slices.SortFunc(s.extra, func(a, b extra) int { return len(b.prefix) - len(a.prefix) }) // the longest decides
 	s.draining, s.drain = context.WithCancel(context.Background())
 	return s, nil
 }
