@@ -79,7 +79,7 @@ sample:
 	@$(XEBEC) image build --tag xebec.local/pictures/pictures:v1 --entrypoint /app $(BIN)/samples/pictures-v1=/app
 	@$(XEBEC) image build --tag xebec.local/pictures/pictures:v2.0-alpha --entrypoint /app $(BIN)/samples/pictures-v2.0-alpha=/app
 	@$(XEBEC) kubectl apply -f $(SAMPLE)/deploy/app.yaml -f $(SAMPLE)/deploy/routes.yaml
-	@for d in metadata pictures-v1 pictures-v2.0-alpha frontend; do \
+	@for d in metadata pictures-v1 pictures-v2-alpha frontend; do \
 		$(XEBEC) kubectl -n pictures rollout status deployment $$d --timeout=180s || exit 1; done
 	@url=http://$$($(XEBEC) kubectl -n pictures get service frontend -o 'jsonpath={.spec.clusterIP}'):8080; \
 	curl -sS --retry 30 --retry-all-errors --retry-delay 1 --max-time 10 -o /dev/null $$url/ && \

@@ -303,12 +303,16 @@ func (b *builder) overload() *overloadv3.OverloadManager {
 	return m
 }
 
-// runtime lets users' regular expressions be as large as RE2 takes them, and the
-// admin interface override values while debugging.
+// runtime lets users' regular expressions be as large as RE2 takes them, spans
+// leave within a second even when there are few, and the admin interface override
+// values while debugging.
 func (b *builder) runtime() *bootstrapv3.LayeredRuntime {
 	values, err := structpb.NewStruct(map[string]any{
 		"re2.max_program_size.error_level": 32768,
 		"re2.max_program_size.warn_level":  8192,
+
+		"tracing.opentelemetry.flush_interval_ms": 1000,
+		"tracing.opentelemetry.min_flush_spans":   16,
 	})
 	if err != nil && b.err == nil {
 		b.err = err

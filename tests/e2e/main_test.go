@@ -97,7 +97,7 @@ func start() error {
 	return answers(60 * time.Second)
 }
 
-var deployments = []string{"frontend", "pictures-v1", "pictures-v2.0-alpha", "metadata"}
+var deployments = []string{"frontend", "pictures-v1", "pictures-v2-alpha", "metadata"}
 
 func up() error {
 	out, err := xebec("up", "--background", "--envoy", filepath.Join(*bin, "envoy"))

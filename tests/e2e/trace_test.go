@@ -16,19 +16,25 @@ func TestTrace(t *testing.T) {
 	if len(a.TraceID) != 32 {
 		t.Fatalf("trace id %q", a.TraceID)
 	}
+	// The page's own span is the visitor's sidecar; each call has one span in the
+	// caller's and one in the callee's sidecar, and two in the applications.
 	var tree string
-	eventually(t, 15*time.Second, "the trace has spans of every service and sidecar", func() (bool, string) {
+	eventually(t, 15*time.Second, "the trace has spans of every service and of every sidecar", func() (bool, string) {
 		out, err := xebec("traces", a.TraceID)
 		if err != nil {
 			return false, out
 		}
 		tree = out
-		for _, service := range []string{"frontend", "pictures", "metadata"} {
-			if !strings.Contains(out, service) {
+		for _, span := range []string{
+			"frontend (sidecar) GET /api/pictures", "frontend GET /api/pictures", "frontend (sidecar) GET /pictures",
+			"pictures (sidecar) GET /pictures", "pictures GET /pictures", "pictures (sidecar) GET /metadata/harbour",
+			"metadata (sidecar) GET /metadata/harbour", "metadata GET /metadata/{picture}",
+		} {
+			if !strings.Contains(out, span) {
 				return false, out
 			}
 		}
-		return strings.Contains(out, "envoy") || strings.Contains(out, "sidecar"), out
+		return true, out
 	})
 	t.Logf("\n%s", tree)
 	raw := kubectl(t, "get", "--raw", "/telemetry/traces/"+a.TraceID)
