@@ -49,8 +49,9 @@ type owned struct {
 	cancel  context.CancelFunc
 	shown   corev1.PodStatus
 	done    bool
-	gone    bool // the object is no longer in the API
-	dead    []*container.Container
+	gone    bool                   // the object is no longer in the API
+	dead    []*container.Container // have ended; the newest of each name stays for its successor
+	sweeps  sync.WaitGroup         // removals of replaced ones under way
 }
 
 // instance is a container that runs, or is being started.

@@ -98,3 +98,26 @@ func BenchmarkPlainContainer(b *testing.B) {
 	}
 	b.ReportMetric(float64(start.Microseconds())/float64(b.N)/1000, "ms/start")
 }
+
+// Many pods at once, from the first's creation to the last's readiness.
+func BenchmarkPodsAtOnce(b *testing.B) {
+	for _, count := range []int{10, 30} {
+		b.Run(fmt.Sprintf("pods=%d", count), func(b *testing.B) {
+			m := newMachine(b)
+			for round := 0; b.Loop(); round++ {
+				for i := range count {
+					m.create(newPod(fmt.Sprintf("p%d-%d", round, i), "sleep=1h"))
+				}
+				for i := range count {
+					m.until(fmt.Sprintf("p%d-%d", round, i), "running", ready)
+				}
+				b.StopTimer()
+				for i := range count {
+					m.delete(fmt.Sprintf("p%d-%d", round, i))
+				}
+				m.empty()
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -81,7 +81,10 @@ func (e sandboxMade) hear(a *actor) {
 	a.save()
 }
 
-type sandboxRemoved struct{ err error }
+type sandboxRemoved struct {
+	err  error
+	dead []*container.Container // to be removed with it
+}
 
 func (e sandboxRemoved) hear(a *actor) {
 	s := &a.o.Sandbox
@@ -89,6 +92,7 @@ func (e sandboxRemoved) hear(a *actor) {
 	if e.err != nil {
 		s.Failures++
 		s.FailedAt = a.m.cfg.Now()
+		a.dead = append(a.dead, e.dead...)
 		a.log.Warn("remove pod sandbox", "err", e.err)
 		a.event(corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %s", e.err)
 		return

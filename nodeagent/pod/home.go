@@ -57,6 +57,9 @@ func (h home) takeShim(ctx context.Context, shims Shims) (string, error) {
 	if shims == nil {
 		return "", nil
 	}
+	if b, err := os.ReadFile(h.shim()); err == nil && shim.Alive(string(b)) {
+		return string(b), nil // of an attempt that failed, or of an agent that was killed
+	}
 	s, err := shims.Take(ctx)
 	if err != nil {
 		return "", err

@@ -109,7 +109,9 @@ func (m *Manager) adopt(ctx context.Context, found []*container.Container) {
 		}
 		a := m.actor(ctx, pod)
 		a.adopt(ctx, saved, containers)
-		if !alive {
+		if alive {
+			a.post(updated{pod}) // it may be ending
+		} else {
 			a.post(removed{})
 		}
 		uids = append(uids, string(uid))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -455,6 +456,27 @@ func TestSidecars(t *testing.T) {
 		t.Errorf("a stubborn container went in %s, want its grace period of 1s", took)
 	}
 	m.empty()
+}
+
+// A shim that dies takes its containers along; the pod gets another.
+func TestShimDies(t *testing.T) {
+	m := newMachine(t)
+	m.create(newPod("orphan", "sleep=1h"))
+	p := m.until("orphan", "ready", ready)
+	address, err := os.ReadFile(filepath.Join(m.node.Dir, "run/pods", string(p.UID), "shim"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := filepath.Base(string(address))
+	if out, err := exec.Command("pkill", "-KILL", "-f", "containerd-shim-xebec-v2.* -id "+id+" ").CombinedOutput(); err != nil {
+		t.Fatalf("kill shim %s: %v %s", id, err, out)
+	}
+	m.until("orphan", "restarted", func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	m.delete("orphan")
+	m.empty()
+	if left, err := m.node.Client.Containers(nodetest.Context(t.Context())); err != nil || len(left) > 0 {
+		t.Errorf("containers left: %v, %v", left, err)
+	}
 }
 
 // Containers that share a process namespace see each other.

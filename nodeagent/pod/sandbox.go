@@ -280,7 +280,8 @@ func (a *actor) removeSandbox() {
 	a.dead = nil
 	ctx := context.WithoutCancel(a.ctx)
 	go func() {
-		a.post(sandboxRemoved{h.demolish(ctx, cfg, pod, host, dead)})
+		a.sweeps.Wait()
+		a.post(sandboxRemoved{h.demolish(ctx, cfg, pod, host, dead), dead})
 	}()
 }
 

@@ -199,14 +199,28 @@ func (a *actor) sweep() {
 	}
 	a.dead = keep
 	for _, c := range old {
-		go func() {
-			if err := c.Remove(a.ctx); err != nil && a.ctx.Err() == nil {
-				a.log.Info("remove container", "id", c.ID, "err", err)
-			}
-			_ = os.Remove(a.home.exit(c.ID))
-			_ = os.Remove(a.home.message(c.ID))
-		}()
+		a.sweeps.Go(func() { a.remove(c) })
 	}
+}
+
+// remove removes a container that has ended. Where its shim has died, containerd
+// needs a moment to find that out.
+func (a *actor) remove(c *container.Container) {
+	err := c.Remove(a.ctx)
+	for try := 1; err != nil && try < 5; try++ {
+		select {
+		case <-a.ctx.Done():
+			return // the next agent finds it
+		case <-time.After(time.Duration(try) * 100 * time.Millisecond):
+			err = c.Remove(a.ctx)
+		}
+	}
+	if err != nil {
+		a.log.Warn("remove container", "id", c.ID, "err", err)
+		return
+	}
+	_ = os.Remove(a.home.exit(c.ID))
+	_ = os.Remove(a.home.message(c.ID))
 }
 
 // removeLogs removes the log of the attempt before the one given, which nobody can

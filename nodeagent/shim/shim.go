@@ -172,6 +172,16 @@ func (p *Pool) start() (_ *Shim, err error) {
 // End ends a shim. One that is gone is not an error.
 func End(address string) { end(path(address), true) }
 
+// Alive says whether a shim serves.
+func Alive(address string) bool {
+	conn, err := net.DialTimeout("unix", path(address), time.Second)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
 // end ends a shim, without now only if it has no container.
 func end(sock string, now bool) {
 	conn, err := net.DialTimeout("unix", sock, time.Second)
