@@ -72,6 +72,33 @@ func newMachine(t testing.TB) *machine {
 	return m
 }
 
+// A containerd that runs already serves as well, through its socket.
+func TestExistingContainerd(t *testing.T) {
+	n := nodetest.Start(t)
+	d, err := containerd.New(containerd.Config{Address: n.Daemon.Socket(), Shim: n.Daemon.Shim()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	if n.Client, err = d.Client(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{TB: t, node: n, api: memory.New(time.Now), events: &recorder{t}}
+	m.pods = client.For[*corev1.Pod](m.api, client.Pods)
+	m.run()
+	m.create(newPod("web", "print=hi", "sleep=1h"))
+	m.until("web", "ready", ready)
+	m.delete("web")
+	m.empty()
+	m.stop()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // run starts an agent; stop ends it and leaves the pods.
 func (m *machine) run() {
 	ctx, cancel := context.WithCancel(context.Background())
