@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -28,6 +29,15 @@ func TestStrict(t *testing.T) {
 	if out := kubectl(t, get...); !strings.Contains(out, "200 OK") {
 		t.Fatalf("before STRICT plaintext is accepted, got %q", out)
 	}
+	pod := podOf(t, "pictures", "v1")
+	if len(pod.Status.PodIPs) != 2 {
+		t.Fatalf("pod %s has the addresses %v, want one of each family", pod.Name, pod.Status.PodIPs)
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if err := plain(ip.IP); err != nil {
+			t.Fatalf("before STRICT plaintext to %s is accepted, got: %v", ip.IP, err)
+		}
+	}
 	strict(t)
 	eventually(t, 10*time.Second, "plaintext is refused", func() (bool, string) {
 		out, err := xebec(append([]string{"kubectl"}, get...)...)
@@ -47,9 +57,28 @@ func TestStrict(t *testing.T) {
 			}
 		}
 	}
+	for _, ip := range pod.Status.PodIPs {
+		if err := plain(ip.IP); err == nil {
+			t.Errorf("plaintext to %s was answered under STRICT", ip.IP)
+		}
+	}
 	if out := kubectlFails(t, get...); strings.Contains(out, "200 OK") {
 		t.Errorf("plaintext was answered under STRICT: %s", out)
 	}
+}
+
+// plain asks a pod of the pictures service, by its address and without a sidecar.
+func plain(ip string) error {
+	c := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := c.Get("http://" + net.JoinHostPort(ip, "8080") + "/version")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(answer.Status)
+	}
+	return nil
 }
 
 // TestNoPlaintext looks at the packets on the pods' interfaces: a visitor's
