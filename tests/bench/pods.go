@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -109,6 +110,11 @@ func (b *bench) podStart(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	// The same shim for both sides: what is compared is all that a pod is beside its container.
+	shim, err := filepath.Abs(filepath.Join(b.bin, "containerd-shim-xebec-v2"))
+	if err != nil {
+		return err
+	}
 	var pods, plain []time.Duration
 	for i := range 20 {
 		d, err := b.startPod(ctx, name("start", i))
@@ -116,7 +122,7 @@ func (b *bench) podStart(ctx context.Context) error {
 			return err
 		}
 		pods = append(pods, d)
-		if d, err = startContainer(ctx, c, name("plain", i)); err != nil {
+		if d, err = startContainer(ctx, c, shim, name("plain", i)); err != nil {
 			return fmt.Errorf("plain containerd: %w", err)
 		}
 		plain = append(plain, d)
@@ -150,13 +156,13 @@ func (b *bench) startPod(ctx context.Context, name string) (time.Duration, error
 	return 0, fmt.Errorf("pod %s: not running within 30 s", name)
 }
 
-func startContainer(ctx context.Context, c *containerd.Client, id string) (time.Duration, error) {
+func startContainer(ctx context.Context, c *containerd.Client, shim, id string) (time.Duration, error) {
 	begun := time.Now()
 	image, err := c.GetImage(ctx, probeImage)
 	if err != nil {
 		return 0, err
 	}
-	container, err := c.NewContainer(ctx, id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(oci.WithImageConfigArgs(image, []string{"wait"})))
+	container, err := c.NewContainer(ctx, id, containerd.WithNewSnapshot(id, image), containerd.WithRuntime(shim, nil), containerd.WithNewSpec(oci.WithImageConfigArgs(image, []string{"wait"})))
 	if err != nil {
 		return 0, err
 	}
