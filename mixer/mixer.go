@@ -143,16 +143,30 @@ func (m *Mixer) Run(ctx context.Context) error {
 	for _, e := range m.exporters {
 		g.Go(func() error { return e.Run(ctx) })
 	}
-	for _, addr := range m.cfg.GRPC {
-		g.Go(func() error { return m.keep(ctx, "OTLP/gRPC on "+addr, func() error { return m.serveGRPC(ctx, addr) }) })
-	}
-	for _, addr := range m.cfg.HTTP {
-		g.Go(func() error { return m.keep(ctx, "OTLP/HTTP on "+addr, func() error { return m.serveHTTP(ctx, addr) }) })
-	}
+	g.Go(func() error { return m.Serve(ctx, m.cfg.GRPC, m.cfg.HTTP) })
 	g.Go(func() error { return m.keep(ctx, "the dashboard", func() error { return m.page.Run(ctx) }) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("mixer: %w", err)
 	}
+	return nil
+}
+
+// Serve receives OTLP on further addresses until ctx ends: those that are known only
+// when the node has its network.
+func (m *Mixer) Serve(ctx context.Context, grpcAddrs, httpAddrs []string) error {
+	var wg sync.WaitGroup
+	for _, addr := range grpcAddrs {
+		wg.Go(func() {
+			_ = m.keep(ctx, "OTLP/gRPC on "+addr, func() error { return m.serveGRPC(ctx, addr) })
+		})
+	}
+	for _, addr := range httpAddrs {
+		wg.Go(func() {
+			_ = m.keep(ctx, "OTLP/HTTP on "+addr, func() error { return m.serveHTTP(ctx, addr) })
+		})
+	}
+	<-ctx.Done()
+	wg.Wait()
 	return nil
 }
 

@@ -53,8 +53,8 @@ func (c *cluster) publishEndpoints(ctx context.Context, gateways []netip.Addr) e
 		slices = append(slices, c.slice(metav1.NamespaceSystem, "kube-dns", a,
 			port("dns", corev1.ProtocolUDP, 53), port("dns-tcp", corev1.ProtocolTCP, 53)))
 	}
-	slices = append(slices, c.slice(bootstrap.SystemNamespace, "otel", c.s.apiAddress,
-		port("otlp-grpc", corev1.ProtocolTCP, 4317), port("otlp-http", corev1.ProtocolTCP, 4318)))
+	slices = append(slices, c.slice(bootstrap.SystemNamespace, "otel", gateways[0],
+		port("otlp-grpc", corev1.ProtocolTCP, portGRPC), port("otlp-http", corev1.ProtocolTCP, portHTTP)))
 	typed := client.For(c.control.client, client.EndpointSlices)
 	for _, want := range slices {
 		have, err := typed.Get(ctx, want.Namespace, want.Name)

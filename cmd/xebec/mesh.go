@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -109,8 +108,6 @@ func (c *cluster) startTelemetry(ctx context.Context, g *errgroup.Group) error {
 	}
 	cfg := mixer.Config{
 		Client: c.control.client, Dir: c.s.path("telemetry"), TrustDomain: c.s.TrustDomain,
-		GRPC:     []string{net.JoinHostPort(c.s.apiAddress.String(), "4317")},
-		HTTP:     []string{net.JoinHostPort(c.s.apiAddress.String(), "4318")},
 		TraceAge: c.s.TraceRetention, TraceBytes: c.s.TraceSpace,
 		Dashboard: dashboard.Config{Listen: c.s.DashboardListen, Token: token},
 		Log:       c.part("mixer"),

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containernetworking/cni/libcni"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
@@ -48,7 +49,17 @@ func (c *cluster) startNode(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	run(ctx, g, "node agent", n.agent.Run)
+	if foreignNetwork(c.s.CNIConf) {
+		// Somebody else connects pods: what they need is at the node's own address.
+		return c.serveNode(ctx, ctx, g, []netip.Addr{c.s.apiAddress})
+	}
 	return nil
+}
+
+// foreignNetwork says whether a CNI configuration names another network than ours.
+func foreignNetwork(dir string) bool {
+	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
+	return err == nil && len(files) > 0
 }
 
 // openKernel loads the eBPF programs, or adopts those that are loaded.
@@ -121,12 +132,33 @@ func (c *cluster) openNetwork(ctx, call context.Context, g *errgroup.Group, cidr
 	}
 	c.node.network = n
 	run(ctx, g, "pod network", n.Run)
-	if err := c.startDNS(ctx, g, n.Gateways()); err != nil {
-		return nil, err
-	}
 	c.progress.done("network", "pods in %s", join(cidrs))
-	return n, c.publishEndpoints(call, n.Gateways())
+	return n, c.serveNode(ctx, call, g, n.Gateways())
 }
+
+// serveNode starts what pods find at the node's addresses: cluster DNS, and the
+// receiver of their telemetry. With our own network these are addresses that only
+// pods of this node, and the node itself, can reach.
+func (c *cluster) serveNode(ctx, call context.Context, g *errgroup.Group, addrs []netip.Addr) error {
+	if err := c.startDNS(ctx, g, addrs); err != nil {
+		return err
+	}
+	var overGRPC, overHTTP []string
+	for _, a := range addrs {
+		overGRPC = append(overGRPC, netip.AddrPortFrom(a, portGRPC).String())
+		overHTTP = append(overHTTP, netip.AddrPortFrom(a, portHTTP).String())
+	}
+	run(ctx, g, "telemetry receiver", func(ctx context.Context) error {
+		return c.mesh.mixer.Serve(ctx, overGRPC, overHTTP)
+	})
+	return c.publishEndpoints(call, addrs)
+}
+
+// Ports of OTLP (https://opentelemetry.io/docs/specs/otlp/).
+const (
+	portGRPC = 4317
+	portHTTP = 4318
+)
 
 func join(prefixes []netip.Prefix) string {
 	var out []string
