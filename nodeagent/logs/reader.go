@@ -40,8 +40,8 @@ func Parse(line []byte) (Entry, error) {
 	line = bytes.TrimSuffix(line, []byte{'\n'})
 	stamp, rest, ok1 := bytes.Cut(line, []byte{' '})
 	stream, rest, ok2 := bytes.Cut(rest, []byte{' '})
-	tag, text, ok3 := bytes.Cut(rest, []byte{' '})
-	if !ok1 || !ok2 || (!ok3 && len(tag) == 0) {
+	tag, text, _ := bytes.Cut(rest, []byte{' '}) // an empty text may lack its blank
+	if !ok1 || !ok2 || len(tag) == 0 {
 		return Entry{}, errFormat
 	}
 	t, err := time.Parse(time.RFC3339Nano, string(stamp))
