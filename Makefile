@@ -102,6 +102,7 @@ UNIT = $$($(GO) list ./... | grep -v /tests/e2e)
 test: build test-deps ## Run all tests: units, then the whole cluster end to end
 	@mkdir -p /sys/fs/bpf
 	XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 $(UNIT)
+	XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 -run '^$$' -bench . -benchtime 1x $(UNIT) # so that none rots
 	@$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
