@@ -50,6 +50,7 @@ build: $(BIN)/xebec $(BIN)/samples ## Build all programs into bin/
 $(BIN)/xebec:
 	@mkdir -p $(BIN)
 	$(GO) build -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
+	@ln -sf xebec $(BIN)/kubectl
 
 SAMPLE := ./samples/pictures
 .PHONY: $(BIN)/samples
@@ -101,7 +102,7 @@ UNIT = $$($(GO) list ./... | grep -v /tests/e2e)
 .PHONY: test
 test: build test-deps ## Run all tests: units, then the whole cluster end to end
 	@mkdir -p /sys/fs/bpf
-	XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 $(UNIT)
+	PATH=$$PATH:$(CURDIR)/$(BIN) XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 $(UNIT)
 	XEBEC_ENVOY=$(CURDIR)/$(BIN)/envoy $(GO) test -timeout 20m -p 2 -run '^$$' -bench . -benchtime 1x $(UNIT) # so that none rots
 	@$(MAKE) --no-print-directory e2e
 

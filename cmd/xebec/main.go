@@ -10,12 +10,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == "kubectl" { // by a link of that name
+		os.Exit(kubectl(os.Args))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "kubectl" {
 		os.Exit(kubectl(os.Args[1:]))
 	}

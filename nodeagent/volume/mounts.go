@@ -31,7 +31,7 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, at map[string]Mou
 			var err error
 			to := filepath.Join(m.cfg.StateDir, string(pod.UID), "subpaths", c.Name, strconv.Itoa(i))
 			if src, err = pinSubPath(vol, sub, to, vm.ReadOnly); err != nil {
-				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
+				return nil, fmt.Errorf("prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
 			}
 		}
 		opts := []string{"rbind", propagation(vm.MountPropagation)}

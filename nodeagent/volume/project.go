@@ -248,11 +248,11 @@ func (m *Manager) token(ctx context.Context, v *podVolumes, volume string, p *co
 	}
 	answer, err := m.cfg.Client.CreateSub(ctx, client.ServiceAccounts.Resource, types.NamespacedName{Namespace: v.pod.Namespace, Name: account}, "token", req)
 	if err != nil {
-		return "", fmt.Errorf("failed to fetch token: %w", err)
+		return "", fmt.Errorf("fetch token: %w", err)
 	}
 	got, ok := answer.(*authenticationv1.TokenRequest)
 	if !ok {
-		return "", fmt.Errorf("failed to fetch token: the server answered with %T", answer)
+		return "", fmt.Errorf("fetch token: the server answered with %T", answer)
 	}
 	t := &token{value: got.Status.Token, refresh: now.Add(time.Duration(life) * time.Second * 4 / 5)}
 	if exp := got.Status.ExpirationTimestamp.Time; exp.After(now) {
