@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -106,7 +107,7 @@ func (w *watch) next(t *target) *batch {
 	for i := range w.sent {
 		w.step(b, t, i, done)
 	}
-	for name := range w.force {
+	for _, name := range slices.Sorted(maps.Keys(w.force)) { // the same change, the same response
 		w.forced(b, t, name, done)
 	}
 	if len(w.force) > 0 {
